@@ -1,0 +1,75 @@
+"""Layers shared by the networks: group norm with borrowed statistics, sinusoidal time embedding, small helpers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@dataclass
+class NormStatistics:
+    """Group-norm means and variances of one network pass, in the order in which the norms are called.
+
+    Group norm looks at its whole input, so a tile cut from a large image is normalised differently from the image. Here the
+    statistics of a batch of tiles are pooled once (``recorded``) and lent to every tile of the image, which makes a tiled pass of
+    a convolutional network equal to an untiled one up to its receptive field.
+    """
+
+    moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    recording: bool = True
+    _next: int = 0
+
+    def rewind(self, *, recording: bool) -> NormStatistics:
+        """Start a pass: `recording` pools the statistics of the batch, otherwise the recorded ones are applied."""
+        self.recording, self._next = recording, 0
+        if recording:
+            self.moments = []
+        return self
+
+    def of(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the next norm, each ``(groups,)`` float32; `x` is ``(B, C, H, W)``."""
+        if self.recording:
+            grouped = x.float().unflatten(1, (groups, -1))  # (B, G, C/G, H, W)
+            variance, mean = torch.var_mean(grouped, dim=(0, 2, 3, 4), correction=0)
+            self.moments.append((mean, variance))
+            return mean, variance
+        mean, variance = self.moments[self._next]
+        self._next += 1
+        return mean, variance
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm, computed in float32 whatever the input, optionally with borrowed `NormStatistics`."""
+
+    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:  # type: ignore[override]
+        """Normalise ``(B, C, ...)``; the dtype of `x` is kept."""
+        if statistics is None:
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        mean, variance = statistics.of(x, self.num_groups)
+        width = x.shape[1] // self.num_groups
+        scale = self.weight * (variance + self.eps).rsqrt().repeat_interleave(width)
+        shift = self.bias - mean.repeat_interleave(width) * scale
+        return torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype))
+
+
+def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding ``[cos | sin]`` of ``(B,)`` timesteps, ``(B, dim)`` float32; t is used as it is, not rescaled."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
+    angles = timesteps.float()[:, None] * frequencies  # (B, half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return F.pad(embedding, (0, dim % 2))
+
+
+def zero_init(module: _Module) -> _Module:
+    """Set every parameter of `module` to zero, so that its residual branch starts as the identity (ADM)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
