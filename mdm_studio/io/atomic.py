@@ -1,0 +1,128 @@
+"""Files that are either whole or absent: write beside the target, flush to the disk, rename over it.
+
+A reader (or a run that is resumed after a power cut) never meets half a file under its final name. The unfinished file
+is hidden (its name starts with a dot), so that a folder scan does not take it for an image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mdm_studio.errors import OutputError
+
+UNFINISHED_SUFFIX = ".part"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EACCES: "no permission to write there; choose a folder you may write to",
+    errno.EPERM: "no permission to write there; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose a folder you may write to",
+    errno.ENOENT: "the folder is not there (any more); check that the drive or network share is connected",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file is in the way of the folder; choose another name",
+    errno.EISDIR: "a folder of that name is in the way; remove it or choose another name",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The `OutputError` that tells why `path` could not be written and what to do about it."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"cannot write {path}: {reason}")
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write a file or a folder to; it takes the name `path` when the block ends well.
+
+    Parameters
+    ----------
+    path : str or Path
+        The final name. Missing parent folders are made; an existing file or folder of that name is replaced.
+
+    Yields
+    ------
+    Path
+        A name in the same folder that does not exist yet. The block creates a file or a folder there.
+
+    Raises
+    ------
+    OutputError
+        If the operating system refuses, with its reason (disk full, read-only, ...).
+
+    Notes
+    -----
+    When the block raises, what it wrote is removed, and an older `path` stays as it was. Replacing a *folder* takes two
+    renames, so a power cut between them leaves none under the final name; files are replaced in one step.
+    """
+    path = Path(path)
+    # the name is cut so that a target of almost the longest length allowed still has room for the extra letters
+    unfinished = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{UNFINISHED_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        _flush(unfinished)
+        _move(unfinished, path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        _remove(unfinished)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all (see `replacing`)."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 with plain line feeds to `path`, whole or not at all (see `replacing`)."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` as indented JSON to `path`, whole or not at all (see `replacing`)."""
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def _flush(path: Path) -> None:
+    # without it a power cut can leave the new name with none of its bytes; a folder's files were written one by one
+    # by a library, so flushing each would cost more than it protects
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _move(source: Path, target: Path) -> None:
+    if not (source.is_dir() or target.is_dir()):
+        os.replace(source, target)
+    elif not target.exists():
+        source.rename(target)
+    else:  # a folder cannot be renamed over a folder that holds something
+        old = source.with_suffix(".old")
+        target.rename(old)
+        source.rename(target)
+        _remove(old)
+    if os.name == "posix":  # the rename itself lives in the folder; other systems cannot open folders
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
