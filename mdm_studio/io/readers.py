@@ -83,9 +83,10 @@ class Source:
 
 
 class Opener(Protocol):
-    """Opens a file of one format; with `values`, palette indices and bits stay numbers instead of becoming colours."""
+    """What opens the files of one format."""
 
-    def __call__(self, path: Path, *, values: bool) -> Source: ...
+    def __call__(self, path: Path, *, values: bool) -> Source:
+        """Open `path`; with `values`, palette indices and bits stay numbers instead of becoming colours."""
 
 
 # ---------------------------------------------------------------------------------------------- any axes to (C, H, W)
@@ -285,7 +286,8 @@ class _HeldPlane:
 
     def _decode(self, selection: tuple[Any, ...]) -> NDArray[Any]:
         if len(self._series.pages) == 1:
-            return np.asarray(self._series.asarray()).reshape(self._series.shape)[selection]
+            pixels: NDArray[Any] = np.asarray(self._series.asarray()).reshape(self._series.shape)[selection]
+            return pixels
         import tifffile
         import zarr
 
