@@ -16,6 +16,7 @@ tifffile writes that tag for every boolean array).
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
 import xml.etree.ElementTree as ElementTree
@@ -49,6 +50,9 @@ _UNITS = {
     "in": "inch",
 }
 _NO_UNITS = ("", "none", "pixel", "pixels", "reference frame")
+
+# tifffile logs each damaged tag; what matters of it comes as our one-line error, unless a program asks for its log
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def _nothing() -> None:
@@ -238,11 +242,13 @@ def open_tiff(path: Path, *, values: bool) -> Source:
 
 
 def _check_whole(tif: TiffFile, series: TiffPageSeries) -> None:
-    """Raise EOFError if pixels lie behind the file's end: tifffile would give zeros for some of them."""
+    """Raise EOFError if pixels are not in the file: tifffile would give zeros for some of them."""
     if series.is_multifile:
         return
     for page in (series.pages[0], series.pages[-1]):
-        if page is not None and page.dataoffsets:
+        if page is not None:
+            if not page.dataoffsets:
+                raise EOFError("the file is damaged: it does not say where its pixels are")
             end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
             if end > tif.filehandle.size:
                 raise EOFError(f"the file is cut off: {end} bytes are needed and {tif.filehandle.size} are there")
