@@ -1,0 +1,59 @@
+"""Puts the commands together and turns expected errors into one line and an exit code.
+
+Every command's module imports nothing heavy at its top, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mdm_studio.cli.pretrain import pretrain
+from mdm_studio.errors import MDMStudioError
+
+DEBUG_VARIABLE = "MDM_STUDIO_DEBUG"
+_INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+app = typer.Typer(
+    name="mdm-studio",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+app.command("pretrain")(pretrain)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mdm_studio import __version__
+
+        typer.echo(f"mdm-studio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar=DEBUG_VARIABLE)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """From unlabelled images and a few brush strokes to segmentation masks."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+def run() -> None:
+    """Run the command line: exit code 0 on success, 2 for wrong usage, 1 for a failure, with one clear line on stderr."""
+    try:
+        app()
+    except MDMStudioError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        print(f"mdm-studio: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints an error
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("mdm-studio: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(_INTERRUPTED)

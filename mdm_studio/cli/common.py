@@ -1,0 +1,89 @@
+"""What several commands share: options, progress bars, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdm_studio.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Images = Annotated[list[str], typer.Argument(help="A folder, a glob in quotes, or files.", show_default=False)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: the GPU if there is one.")]
+Channels = Annotated[
+    str | None, typer.Option("--channels", help="Channels to read, from 0, for example 0,2,1. Default: all.", show_default=False)
+]
+
+
+def say(text: str) -> None:
+    """One line for the user, on stderr: stdout belongs to results."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def print_json(values: Any) -> None:
+    """One JSON document on stdout; NaN becomes null."""
+    print(json.dumps(_plain(values), indent=2))  # noqa: T201
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and value != value:  # NaN is not JSON
+        return None
+    return value
+
+
+def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Numbers and ranges such as ``8-12`` or ``0,2,5-7``, in the order given; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text is None:
+        return None
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is not a list of numbers; write it like 8-12 or 0,2,5") from error
+    if not numbers:
+        raise UsageError(f"{option} {text!r} names nothing; write it like 8-12 or 0,2,5")
+    return tuple(dict.fromkeys(numbers))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on stderr, shown only when stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+def tracked(items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
+    """Yield `items` while a progress bar counts them."""
+    with progress_bar() as progress:
+        task = progress.add_task(description, total=total, note="")
+        for item in items:
+            yield item
+            progress.advance(task)

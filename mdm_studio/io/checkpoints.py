@@ -1,0 +1,55 @@
+"""Tensors and facts in one safetensors file: written whole or not at all, read without running anything.
+
+The facts are JSON in the file's own header, so a checkpoint is a single file and its rename is atomic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdm_studio.errors import CheckpointError
+from mdm_studio.io.atomic import replacing
+
+_FACTS = "mdm_studio"
+VERSION = 1
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write torch tensors and JSON facts to `path`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written (disk full, read-only folder).
+    """
+    from safetensors.torch import save_file
+
+    header = {_FACTS: json.dumps({"version": VERSION, **facts})}
+    with replacing(path) as unfinished:
+        save_file(dict(tensors), unfinished, metadata=header)
+
+
+def read_checkpoint(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and facts of a file of `write_checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, of another kind or of a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}; check the path") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); use another checkpoint or make it again") from error
+    if not isinstance(facts, dict) or facts.get("version", 0) > VERSION:
+        raise CheckpointError(f"{path} was not written by this version of MDM Studio; read it with the version that wrote it")
+    return tensors, facts

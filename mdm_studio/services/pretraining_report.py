@@ -1,0 +1,77 @@
+"""Pictures and words about a pretraining run: reconstructions, loss curve, model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from mdm_studio.io.atomic import replacing
+
+
+def _rgb(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """``(N, C, H, W)`` in [-1, 1] to one strip ``(H, N * W, 3)``; one channel is grey, of more than three the first three show."""
+    shown = images[:, :3] if images.shape[1] >= 3 else np.repeat(images[:, :1], 3, axis=1)
+    strip = np.concatenate(list(shown), axis=2).transpose(1, 2, 0)  # (H, N * W, 3)
+    return ((strip.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+
+
+def sample_sheet(
+    path: Path,
+    originals: NDArray[np.float32],
+    timesteps: Sequence[int],
+    seen: NDArray[np.float32],
+    made: NDArray[np.float32],
+) -> None:
+    """Write a PNG: the originals on top, then for each timestep what the network saw and what it made of it.
+
+    `originals` is ``(B, C, H, W)``, `seen` and `made` are ``(T, B, C, H, W)``, all in [-1, 1].
+    """
+    rows = [_rgb(originals)]
+    for index in range(len(timesteps)):
+        rows += [_rgb(seen[index]), _rgb(made[index])]
+    with replacing(path) as unfinished:
+        PILImage.fromarray(np.concatenate(rows)).save(unfinished, format="png")
+
+
+def loss_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a PNG of the loss against the step, with its running mean."""
+    from matplotlib.figure import Figure  # slow to import, and no global state this way
+
+    steps = np.array([row["step"] for row in rows])
+    losses = np.array([row["loss"] for row in rows])
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, losses, color="0.8", linewidth=0.6, label="step")
+    width = max(1, len(losses) // 50)
+    if len(losses) >= 2 * width:
+        mean = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], mean, color="C0", label=f"mean of {width}")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend()
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=120)
+
+
+def model_card(card: Mapping[str, Any]) -> str:
+    """Markdown model card of a finished run."""
+    training, recipe = card["training"], card["recipe"]
+    config = training["config"]
+    return f"""# {card["name"]}
+
+A {card["arch"]["kind"]} pretrained without labels by MDM Studio, recipe `{recipe["name"]}`.
+
+| | |
+| --- | --- |
+| images | {training["images"]} ({training["planes"]} planes) |
+| steps | {training["steps"]} of {config["batch"]} crops of {config["crop"]} x {config["crop"]} |
+| time | {training["seconds"] / 60:.0f} minutes on {training["device"]} in {training["precision"]} |
+| loss at the end | {training["final_loss"]} (mean of the last 100 steps) |
+| intensities | `{card["intensity"]}` |
+
+![loss](loss.png)
+"""
