@@ -11,6 +11,7 @@ import glob
 import hashlib
 import re
 import struct
+import tokenize
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -31,10 +32,10 @@ _BAND_ROWS = 512  # rows decoded at a time for digests and samples: a few tiles 
 _LISTED = ", ".join(EXTENSIONS)
 
 # What decoders raise on damaged files. Errors of zarr, tifffile and imagecodecs are subclasses of ValueError, OSError,
-# KeyError or RuntimeError; Pillow adds SyntaxError for a broken PNG.
+# KeyError or RuntimeError; Pillow adds SyntaxError for a broken PNG, NumPy TokenError for a broken header.
 _DECODER_ERRORS = (
     OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
-    AssertionError, MemoryError, struct.error, zlib.error,
+    AssertionError, MemoryError, struct.error, tokenize.TokenError, zlib.error,
 )  # fmt: skip
 
 
