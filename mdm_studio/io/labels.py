@@ -101,7 +101,7 @@ def read_labels(path: str | Path, shape: tuple[int, int], plane: int = 0) -> Lab
             )
         if plane >= file.planes:
             raise LabelsError(
-                f"the label map {path} has {file.planes} planes and plane {plane} is wanted: its image's planes must all have one"
+                f"the label map {path} has {file.planes} planes and plane {plane} is wanted: each plane of the image needs one"
             )
         pixels = file.plane(plane).read(slice(None), slice(None))
     if len(pixels) != 1 and not (len(pixels) == 3 and _equal(pixels)):
