@@ -140,7 +140,6 @@ def object_table(
     instances: NDArray[Any],
     mask: LabelMap,
     intensity: Pixels | None = None,
-    *,
     pixel_size: tuple[float, float] | None = None,
     unit: str | None = None,
 ) -> list[dict[str, int | float]]:
