@@ -14,6 +14,8 @@ from mdm_studio.errors import InputError
 APP_NAME: Final = "mdm-studio"
 DATA_VARIABLE: Final = "MDM_STUDIO_DATA"
 CACHE_VARIABLE: Final = "MDM_STUDIO_CACHE"
+DEFAULT_BACKBONE: Final = "mdm-nuclei"
+"""The bundled backbone, used where none is named."""
 
 
 def resource_roots() -> tuple[Path, ...]:

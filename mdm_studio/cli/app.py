@@ -11,6 +11,11 @@ from typing import Annotated
 
 import typer
 
+from mdm_studio.cli import backbones
+from mdm_studio.cli.cache import app as cache
+from mdm_studio.cli.features import features
+from mdm_studio.cli.fit import fit
+from mdm_studio.cli.predict import predict
 from mdm_studio.cli.pretrain import pretrain
 from mdm_studio.errors import MDMStudioError
 
@@ -25,6 +30,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.command("pretrain")(pretrain)
+app.add_typer(backbones.app, name="backbones")
+app.command("features")(features)
+app.command("fit")(fit)
+app.command("predict")(predict)
+app.add_typer(cache, name="cache")
 
 
 def _version(wanted: bool) -> None:

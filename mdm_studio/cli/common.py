@@ -16,12 +16,39 @@ from mdm_studio.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mdm_studio.io.feature_cache import FeatureCache
+
 Images = Annotated[list[str], typer.Argument(help="A folder, a glob in quotes, or files.", show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: the GPU if there is one.")]
 Channels = Annotated[
     str | None, typer.Option("--channels", help="Channels to read, from 0, for example 0,2,1. Default: all.", show_default=False)
 ]
+
+Blocks = Annotated[str | None, typer.Option("--blocks", help="Decoder blocks to read, for example 6-9. Default: the backbone's.", show_default=False)]
+Timesteps = Annotated[
+    str | None, typer.Option("--timesteps", help="Timesteps to read, for example 50,150. Default: the backbone's.", show_default=False)
+]
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of the feature cache. Default: the user's cache folder.", show_default=False)
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not keep features on disk.")]
+Precision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16 (several times faster where the hardware has it).")]
+
+CACHE_BYTES = 20 * 10**9
+"""Size budget of the feature cache; the least recently used features go first."""
+
+
+def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:
+    """The feature cache that the options ask for."""
+    from mdm_studio.config import default_cache_dir
+    from mdm_studio.io.feature_cache import FeatureCache
+
+    if no_cache:
+        if folder is not None:
+            raise UsageError("--cache and --no-cache contradict each other; give one of them")
+        return None
+    return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES)
 
 
 def say(text: str) -> None:

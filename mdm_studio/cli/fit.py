@@ -1,0 +1,103 @@
+"""``mdm-studio fit``: fit a classifier to a few labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdm_studio.cli.common import (
+    Blocks,
+    CacheDir,
+    Channels,
+    Device,
+    Images,
+    JsonFlag,
+    NoCache,
+    Precision,
+    Timesteps,
+    open_cache,
+    parse_numbers,
+    print_json,
+    progress_bar,
+    say,
+)
+from mdm_studio.errors import UsageError
+
+
+def fit(
+    images: Images,
+    labels: Annotated[Path, typer.Argument(help="Folder of label maps named like their images: 0 = unlabelled, 1..K = classes.")],
+    out: Annotated[Path, typer.Option("--out", help="The classifier, FILE.mdm.", show_default=False)],
+    backbone: Annotated[str | None, typer.Option(help="Name or folder of a backbone. Default: the bundled one.", show_default=False)] = None,
+    blocks: Blocks = None,
+    timesteps: Timesteps = None,
+    unlabelled: Annotated[str, typer.Option(help="Value that means `no label`, or none: every pixel is labelled (dense masks).")] = "0",
+    names: Annotated[str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)] = None,
+    members: Annotated[int, typer.Option(min=1, help="MLPs in the ensemble.")] = 10,
+    class_weight: Annotated[str, typer.Option(help="balanced (rare classes count as much) or none (as published).")] = "balanced",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    precision: Precision = "fp32",
+    cache: CacheDir = None,
+    no_cache: NoCache = False,
+    channels: Channels = None,
+    device: Device = "auto",
+    json_: JsonFlag = False,
+) -> None:
+    """Fit a classifier to a few labels.
+
+    Images without a label map of their name are ignored.
+
+    Example: `mdm-studio fit images/ strokes/ --out nuclei.mdm`
+    """
+    from mdm_studio.engine.heads import EnsembleConfig
+    from mdm_studio.services.fitting import FitRequest, fit_classifier
+
+    if class_weight not in ("balanced", "none"):
+        raise UsageError(f"--class-weight {class_weight!r} is not known; choose balanced or none")
+    request = FitRequest(
+        images=tuple(images),
+        labels=labels,
+        backbone=backbone,
+        blocks=parse_numbers(blocks, "--blocks"),
+        timesteps=parse_numbers(timesteps, "--timesteps"),
+        unlabelled=_unlabelled(unlabelled),
+        class_names=tuple(name.strip() for name in names.split(",")) if names else (),
+        channels=parse_numbers(channels, "--channels"),
+        bf16=precision == "bf16",
+        device=device,
+        ensemble=EnsembleConfig(members=members, class_weight=class_weight, seed=seed),  # type: ignore[arg-type]
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=1.0, note="")
+        steps = fit_classifier(request, open_cache(cache, no_cache))
+        try:
+            while True:
+                step = next(steps)
+                bar.update(task, description=step.what, completed=step.done, note=step.note)
+        except StopIteration as finished:
+            classifier = finished.value
+    classifier.save(out)
+    facts: dict[str, Any] = classifier.info.training
+    say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
+    if json_:
+        print_json(
+            {
+                "classifier": out,
+                "backbone": classifier.info.backbone,
+                "blocks": classifier.info.blocks,
+                "timesteps": classifier.info.timesteps,
+                "classes": [vars(each) for each in classifier.info.classes],
+                **facts,
+            }
+        )
+
+
+def _unlabelled(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--unlabelled {text!r} is neither a number nor none") from error

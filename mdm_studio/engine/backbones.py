@@ -1,0 +1,271 @@
+"""Backbones: frozen networks that give features, and where they are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdm_studio import registry
+from mdm_studio.arrays import IntensityLaw
+from mdm_studio.config import resource_roots, user_data_dir
+from mdm_studio.engine.recipes import Recipe
+from mdm_studio.errors import BackboneError, CheckpointError
+from mdm_studio.io.backbone_files import CARD, WEIGHTS, file_digest, read_card, read_weights
+from mdm_studio.nn.layers import NormStatistics
+from mdm_studio.nn.unet import UNet, UNetConfig
+
+FOLDER = "backbones"
+"""Folder of backbones, in the resources and in the user's data."""
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """What is known about a backbone without loading its weights.
+
+    Attributes
+    ----------
+    arch : dict
+        ``kind`` and the fields of the network's configuration.
+    recipe : dict
+        ``name`` and settings of the recipe it was pretrained with; decides what it sees when features are taken.
+    blocks, timesteps : tuple of int
+        Read by default.
+    tile, halo : int
+        Core and halo of an extraction tile in pixels.
+    """
+
+    name: str
+    digest: str
+    arch: dict[str, Any]
+    recipe: dict[str, Any]
+    intensity: IntensityLaw = "percentile"
+    blocks: tuple[int, ...] = ()
+    timesteps: tuple[int, ...] = (50,)
+    tile: int = 512
+    halo: int = 64
+    training: dict[str, Any] = field(default_factory=dict)
+    summary: str = ""
+    format: int = 1
+
+    @classmethod
+    def read(cls, folder: Path) -> BackboneCard:
+        """Card of a backbone folder; an entry that this version does not know is an error, a missing one its default."""
+        values = read_card(folder)
+        try:
+            values |= {key: tuple(values[key]) for key in ("blocks", "timesteps") if key in values}
+            card = cls(**values)
+        except TypeError as error:
+            raise BackboneError(f"{folder / CARD} is not a card of this version ({error}); import or pretrain the backbone again") from error
+        return card if card.blocks else dataclasses.replace(card, blocks=_shallow_blocks(card.arch))
+
+    def unet(self) -> UNetConfig:
+        """Configuration of the UNet."""
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arch.items() if k != "kind"}
+        return UNetConfig(**fields)
+
+
+def _shallow_blocks(arch: Mapping[str, Any]) -> tuple[int, ...]:
+    """Blocks to read when a card names none: the four shallowest, best in networks trained for hours rather than weeks."""
+    n_blocks = len(arch["channel_mult"]) * (arch["num_res_blocks"] + 1)
+    return tuple(range(max(n_blocks - 4, 0), n_blocks))
+
+
+class Backbone:
+    """A frozen UNet that gives the features of images.
+
+    Parameters
+    ----------
+    card : BackboneCard
+        Its card.
+    net : UNet
+        Its network, with weights.
+    device : torch.device
+        Where it runs.
+    bf16 : bool
+        Run convolutions in bfloat16: several times faster on hardware made for it; features differ by 1 to 2 %.
+    """
+
+    def __init__(self, card: BackboneCard, net: UNet, *, device: torch.device | None = None, bf16: bool = False) -> None:
+        self.card = card
+        self.device = device or torch.device("cpu")
+        self.bf16 = bf16
+        self.net = net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe: Recipe = registry.load("recipes", card.recipe["name"])(**{k: v for k, v in card.recipe.items() if k != "name"})
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.net.config.in_channels
+
+    @property
+    def total_stride(self) -> int:
+        """Sizes of inputs are multiples of it."""
+        return self.net.config.total_stride
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of decoder blocks."""
+        return self.net.config.n_blocks
+
+    def block_shape(self, block: int) -> tuple[int, int]:
+        """Channels and stride of a block's maps."""
+        return self.net.config.block_shape(block)
+
+    @torch.inference_mode()
+    def features(
+        self, x: Tensor, timestep: int, blocks: Collection[int], statistics: NormStatistics | None = None
+    ) -> dict[int, Tensor]:
+        """Maps of `blocks` for images ``(B, C, H, W)`` in [-1, 1]: ``{block: (B, C_b, H/s, W/s)}``, float32 or bfloat16."""
+        x = x.to(self.device, memory_format=torch.channels_last)
+        t = torch.full((len(x),), timestep, device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            return self.net.features(self.recipe.feature_input(x, timestep), t, blocks, statistics=statistics)
+
+
+def backbone_folders() -> dict[str, Path]:
+    """Folder of every backbone that has a name: the user's first, then the bundled ones."""
+    found: dict[str, Path] = {}
+    for root in (user_data_dir(), *resource_roots()):
+        for card in sorted((root / FOLDER).glob(f"*/{CARD}")):
+            found.setdefault(card.parent.name, card.parent)
+    return found
+
+
+def find_backbone(name: str) -> Path:
+    """Folder of a backbone given by name, by its own folder, or by the folder of the job that made it.
+
+    Raises
+    ------
+    BackboneError
+        If there is none; the message lists the names there are.
+    """
+    folders = backbone_folders()
+    if name in folders:
+        return folders[name]
+    for folder in (Path(name), Path(name) / "backbone"):
+        if (folder / CARD).is_file():
+            return folder
+    raise BackboneError(f"there is no backbone {name!r}; give a folder or one of: {', '.join(sorted(folders)) or '(none installed)'}")
+
+
+def find_by_digest(digest: str, hint: str) -> Path:
+    """Folder of the backbone with these very weights; `hint` is the name or folder to try first.
+
+    Raises
+    ------
+    BackboneError
+        If none of the backbones here has them.
+    """
+    candidates = list(backbone_folders().values())
+    try:
+        candidates.insert(0, find_backbone(hint))
+    except BackboneError:
+        pass
+    for folder in candidates:
+        if read_card(folder).get("digest") == digest:
+            return folder
+    raise BackboneError(
+        f"the backbone {hint!r} with digest {digest} is not here; import it (mdm-studio backbones import) or name its folder with --backbone"
+    )
+
+
+def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: bool = False) -> Backbone:
+    """Load a backbone folder.
+
+    Raises
+    ------
+    BackboneError
+        If the card or the weights are missing, damaged, or do not belong together.
+    """
+    card = BackboneCard.read(folder)
+    if file_digest(folder / WEIGHTS) != card.digest:
+        raise CheckpointError(f"{folder / WEIGHTS} is not the file its card describes; import or pretrain the backbone again")
+    with torch.device("meta"):
+        net = UNet(card.unet())
+    assign_weights(net, read_weights(folder), str(folder / WEIGHTS))
+    return Backbone(card, net.float(), device=device, bf16=bf16)
+
+
+def untrained_backbone(config: UNetConfig, like: BackboneCard | None = None, seed: int = 0) -> Backbone:
+    """A network with random weights, as a control; residual branches get PyTorch's usual start instead of zero.
+
+    `like` lends everything else of its card: blocks, timesteps, tiles, intensities.
+    """
+    devices: list[int] = []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        net = UNet(config)
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv1d) and not module.weight.any():
+                module.reset_parameters()
+    arch = {"kind": "unet", **dataclasses.asdict(config)}
+    card = like or BackboneCard("", "", arch, {"name": "mdm"}, blocks=_shallow_blocks(arch))
+    return Backbone(dataclasses.replace(card, name="untrained", digest=f"untrained-{seed}", arch=arch), net)
+
+
+def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put `tensors` into `net`, or say which keys or shapes differ."""
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != found:
+        missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        other = [f"{k} is {found[k]}, wanted {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if wanted[k] != found[k]]
+        parts = [
+            f"{len(keys)} {what}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
+            for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", other))
+            if keys
+        ]
+        raise CheckpointError(f"{source} does not fit this network ({'; '.join(parts)}); choose the --arch and options it was trained with")
+    net.load_state_dict(dict(tensors), assign=True)
+
+
+def remove_backbone(name: str) -> Path:
+    """Delete one of the user's own backbones; the bundled ones stay.
+
+    Raises
+    ------
+    BackboneError
+        If it is bundled or not there.
+    """
+    folder = find_backbone(name)
+    if folder.resolve().parent != (user_data_dir() / FOLDER).resolve():
+        raise BackboneError(f"{name!r} is in {folder}, not among the imported ones; delete that folder yourself if you mean it")
+    shutil.rmtree(folder)
+    return folder
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Facts about a backbone for people and programs."""
+    card = BackboneCard.read(folder)
+    config = card.unet()
+    shapes = [config.block_shape(block) for block in range(config.n_blocks)]
+    bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
+    return json.loads(
+        json.dumps(
+            {
+                "name": card.name,
+                "folder": str(folder),
+                "bundled": bundled,
+                "summary": card.summary,
+                "digest": card.digest,
+                "recipe": card.recipe,
+                "intensity": card.intensity,
+                "in_channels": config.in_channels,
+                "blocks": [{"block": i, "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
+                "default_blocks": card.blocks,
+                "default_timesteps": card.timesteps,
+                "bytes": (folder / WEIGHTS).stat().st_size,
+                "training": card.training,
+            }
+        )
+    )  # type: ignore[no-any-return]
+

@@ -1,0 +1,106 @@
+"""How published checkpoints become backbones: read without running anything in them, converted once."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdm_studio import registry
+from mdm_studio.arrays import IntensityLaw
+from mdm_studio.config import user_data_dir
+from mdm_studio.engine.backbones import FOLDER, assign_weights
+from mdm_studio.errors import BackboneError, CheckpointError, UsageError
+from mdm_studio.io.backbone_files import write_backbone
+from mdm_studio.nn.unet import SIZES, SizeName, UNet
+
+
+def import_checkpoint(
+    path: Path,
+    *,
+    name: str,
+    arch: SizeName,
+    options: Mapping[str, Any] | None = None,
+    recipe: str = "mdm",
+    intensity: IntensityLaw = "range",
+    blocks: tuple[int, ...] = (),
+    timesteps: tuple[int, ...] = (50,),
+) -> Path:
+    """Turn a checkpoint of guided-diffusion, ddpm-segmentation or MDM into a backbone of the user's.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.pt`` file, read with ``weights_only=True`` so that no code in it runs, or a ``.safetensors`` file.
+    arch : {"small", "base", "mdm-192", "adm-256"}
+        Shape of the network; `options` overrides fields of `UNetConfig`.
+    intensity : {"percentile", "range"}
+        The published checkpoints were trained on ``x / 127.5 - 1``: ``range``.
+
+    Returns
+    -------
+    Path
+        The new backbone's folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, holds code, or does not match; the message lists the differing keys.
+    """
+    folder = user_data_dir() / FOLDER / name
+    if folder.exists():
+        raise BackboneError(f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) or choose another --name")
+    try:
+        config = dataclasses.replace(SIZES[arch], **dict(options or {}))
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{error} is no architecture or option; --arch is one of {', '.join(SIZES)}") from error
+    tensors = _read_foreign(path)
+    with torch.device("meta"):
+        net = UNet(config)
+    assign_weights(net, tensors, str(path))
+    made = registry.load("recipes", recipe)()
+    card = {
+        "name": name,
+        "arch": {"kind": "unet", **dataclasses.asdict(config)},
+        "recipe": {"name": recipe, **dataclasses.asdict(made)},
+        "intensity": intensity,
+        "blocks": list(blocks),
+        "timesteps": list(timesteps),
+        "tile": 256,  # the size these networks were trained at
+        "halo": 32,
+        "summary": f"imported from {path.name}",
+    }
+    write_backbone(folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n")
+    return folder
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    """State dict of a foreign checkpoint, without the wrappers that training scripts add."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}; check the path") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors (pickled code), which is never run here; ask for a file with the state dict alone"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); download it again") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict of tensors; save model.state_dict() and import that")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}

@@ -1,0 +1,286 @@
+"""Feature maps of an image, tile by tile: computed once, kept in a cache, never upsampled.
+
+Each tile is independent: it is seen with a halo, and one cell more than its core is kept on every side, so that bilinear
+sampling inside the core needs no neighbour. Tiles can therefore be computed, cached, predicted and lost in any order.
+
+The network's group norms look at their whole input. For an image of several tiles their statistics are pooled once over evenly
+spread windows of the image and lent to every tile, so that neighbouring tiles agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdm_studio.arrays import Image, IntensityWindow, fit_channels, intensity_window, normalise
+from mdm_studio.engine.backbones import Backbone
+from mdm_studio.engine.tiles import TileGrid, map_size
+from mdm_studio.errors import BackboneError, UsageError
+from mdm_studio.io.feature_cache import EntryKey, FeatureCache, MapSpec, TileStore
+from mdm_studio.io.images import Plane
+from mdm_studio.nn.layers import NormStatistics
+from mdm_studio.nn.pixel_mlp import FeatureMap
+
+MARGIN = 1  # cells kept around a core: what bilinear interpolation at the core's border reaches for
+_WINDOW = 256  # side of the windows that norm statistics are pooled over
+_MIN_WINDOWS, _MAX_WINDOWS = 2, 16
+_VERSION = 1  # of the way features are computed: part of the cache key
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which features are read, and how.
+
+    Attributes
+    ----------
+    blocks, timesteps : tuple of int
+        Decoder blocks and timesteps; maps are ordered timestep by timestep, blocks ascending.
+    tile, halo : int
+        Core and halo of a tile in pixels.
+    precision : {"fp32", "bf16"}
+        Of the convolutions; part of the cache key, because features differ by 1 to 2 %.
+    """
+
+    blocks: tuple[int, ...]
+    timesteps: tuple[int, ...]
+    tile: int = 512
+    halo: int = 64
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        *,
+        blocks: Sequence[int] | None = None,
+        timesteps: Sequence[int] | None = None,
+        tile: int | None = None,
+    ) -> FeatureSettings:
+        """The backbone's defaults, with what is given put in their place.
+
+        Raises
+        ------
+        UsageError
+            If a block or timestep does not exist.
+        """
+        card = backbone.card
+        chosen = tuple(sorted(set(card.blocks if blocks is None else blocks)))
+        times = tuple(dict.fromkeys(card.timesteps if timesteps is None else timesteps))
+        wrong = [b for b in chosen if not 0 <= b < backbone.n_blocks]
+        if wrong or not chosen:
+            raise UsageError(f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest)")
+        late = [t for t in times if not 0 <= t <= backbone.recipe.t_max]
+        if late or not times:
+            raise UsageError(f"timesteps {late or 'none'}: {card.name} takes timesteps 0 (nothing hidden) to {backbone.recipe.t_max}")
+        return cls(chosen, times, card.tile if tile is None else tile, card.halo, "bf16" if backbone.bf16 else "fp32")
+
+    def specs(self, backbone: Backbone) -> list[MapSpec]:
+        """One spec a map, in the order of the feature vector: timestep outer, block inner."""
+        return [MapSpec(block, t, *backbone.block_shape(block)) for t in self.timesteps for block in self.blocks]
+
+    def digest(self, backbone: Backbone) -> str:
+        """Hex digest of what changes the values of a map, blocks and timesteps aside."""
+        facts = asdict(self) | {"blocks": None, "timesteps": None, "version": _VERSION, "intensity": backbone.card.intensity}
+        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+class PlaneFeatures:
+    """Features of one plane: taken from the store where they are, computed where they are not.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Gives the features.
+    plane : Plane
+        Raw pixels ``(C, H, W)``.
+    settings : FeatureSettings
+        Which maps, which tiles.
+    cache : FeatureCache or None
+        Where maps are kept; None computes them anew each time.
+
+    Raises
+    ------
+    ChannelsError
+        If the backbone cannot read the plane's channels.
+    """
+
+    def __init__(self, backbone: Backbone, plane: Plane, settings: FeatureSettings, cache: FeatureCache | None = None) -> None:
+        self.backbone, self.plane, self.settings = backbone, plane, settings
+        _, self.height, self.width = plane.shape
+        self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=backbone.total_stride)
+        self.specs = settings.specs(backbone)
+        fit_channels(np.empty((plane.shape[0], 0, 0), plane.dtype), backbone.in_channels, name=plane.name)  # fail before any work
+        self.store: TileStore | None = None if cache is None else self._entry(cache)
+        self._window: IntensityWindow | None = None
+        self._statistics: dict[int, NormStatistics] = {}
+
+    def _entry(self, cache: FeatureCache) -> TileStore:
+        key = EntryKey(
+            image=self.plane.digest(),
+            backbone=self.backbone.card.digest,
+            settings=self.settings.digest(self.backbone),
+            grid=self.grid.shape,
+            tile=self.grid.tile,
+            margin=MARGIN,
+        )
+        entry = cache.entry(key)
+        entry.describe(image=self.plane.name, backbone=self.backbone.card.name)
+        return entry
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Tiles of which some map is not in the store, row by row."""
+        return list(self.grid) if self.store is None else [t for t in self.grid if not all(self.store.has(s, *t) for s in self.specs)]
+
+    def compute(self, tiles: Sequence[tuple[int, int]] | None = None) -> Iterator[tuple[int, int]]:
+        """Compute and store the missing tiles (of `tiles`, or all of them); yields each as it is done."""
+        wanted = self.missing() if tiles is None else [t for t in tiles if t in set(self.missing())]
+        for tile in wanted:
+            self.maps(*tile)
+            yield tile
+
+    def maps(self, row: int, col: int) -> list[FeatureMap]:
+        """Maps of a tile, in the order of `specs`; float32 tensors on the CPU holding float16 precision."""
+        kept = {spec: self._stored(spec, row, col) for spec in self.specs}
+        lacking = [spec for spec in self.specs if kept[spec] is None]
+        if lacking:
+            made = self._extract_tile(row, col, lacking)
+            kept |= made
+            if self.store:
+                for spec, values in made.items():
+                    self.store.write_tile(spec, row, col, values)
+        return [self._feature_map(spec, kept[spec], row, col) for spec in self.specs]
+
+    def _stored(self, spec: MapSpec, row: int, col: int) -> NDArray[np.float16] | None:
+        if self.store is None:
+            return None
+        rows, cols = self.grid.cells(row, col, spec.stride, MARGIN)
+        return self.store.read_tile(spec, row, col, (rows.stop - rows.start, cols.stop - cols.start))
+
+    def _feature_map(self, spec: MapSpec, values: NDArray[np.float16] | None, row: int, col: int) -> FeatureMap:
+        assert values is not None
+        rows, cols = self.grid.cells(row, col, spec.stride, MARGIN)
+        full = map_size(self.height, self.width, spec.stride)
+        return FeatureMap(torch.from_numpy(values.astype(np.float32)), spec.stride, (rows.start, cols.start), full)
+
+    # ---- computing ---------------------------------------------------------------------------------------------------
+
+    def _image(self, rows: slice, cols: slice) -> Image:
+        """A window of the normalised image with the backbone's channels."""
+        if self._window is None:
+            self._window = intensity_window(self.plane.sample(), self.backbone.card.intensity, joint=self.plane.rgb)
+        image = normalise(self.plane.read(rows, cols), self._window)
+        return fit_channels(image, self.backbone.in_channels, name=self.plane.name)
+
+    def _extract_tile(self, row: int, col: int, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
+        rows, cols = self.grid.core(row, col)
+        return self._extract(rows, cols, specs)
+
+    def _extract(self, rows: slice, cols: slice, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
+        """Maps of a region of the image, one margin of cells around it; halves the region when the device is out of memory."""
+        try:
+            return self._run(rows, cols, specs)
+        except torch.OutOfMemoryError as error:
+            halves = _halves(rows, cols, self.backbone.total_stride)
+            if halves is None:
+                raise BackboneError(
+                    f"{self.backbone.card.name} does not fit into the memory of {self.backbone.device} even for the smallest tile; "
+                    "use --device cpu or a smaller backbone"
+                ) from error
+            if self.backbone.device.type == "cuda":
+                torch.cuda.empty_cache()
+            axis, first, second = halves
+            parts = [self._extract(*part, specs) for part in (first, second)]
+            return {spec: self._joined(spec, axis, parts[0][spec], parts[1][spec], first, second) for spec in specs}
+
+    def _joined(
+        self,
+        spec: MapSpec,
+        axis: int,
+        a: NDArray[np.float16],
+        b: NDArray[np.float16],
+        first: tuple[slice, slice],
+        second: tuple[slice, slice],
+    ) -> NDArray[np.float16]:
+        """Two neighbouring regions as one: each gives up the margin it has on the other's side."""
+        return np.concatenate([np.delete(a, np.s_[-MARGIN:], axis + 1), np.delete(b, np.s_[:MARGIN], axis + 1)], axis + 1)
+
+    def _run(self, rows: slice, cols: slice, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
+        halo, align = self.grid.halo, self.backbone.total_stride
+        seen = [slice(max(s.start - halo, 0), min(s.stop + halo, n)) for s, n in ((rows, self.height), (cols, self.width))]
+        image = _padded(self._image(*seen), align)
+        x = torch.from_numpy(image)[None]  # (1, C, h, w)
+        out: dict[MapSpec, NDArray[np.float16]] = {}
+        for t in dict.fromkeys(spec.timestep for spec in specs):
+            wanted = {spec.block: spec for spec in specs if spec.timestep == t}
+            found = self.backbone.features(x, t, wanted.keys(), statistics=self._lent(t))
+            for block, spec in wanted.items():
+                out[spec] = _half(self._cropped(found[block][0], spec.stride, rows, cols, seen))
+        return out
+
+    def _cropped(self, values: Tensor, stride: int, rows: slice, cols: slice, seen: Sequence[slice]) -> Tensor:
+        """Cut a region's cells, margin included, out of a map ``(C, h, w)`` of everything that was seen."""
+        spans = []
+        for core, window, size in ((rows, seen[0], self.height), (cols, seen[1], self.width)):
+            first = max(core.start // stride - MARGIN, 0) - window.start // stride
+            last = min(-(-core.stop // stride) + MARGIN, -(-size // stride)) - window.start // stride
+            spans.append(slice(first, last))
+        return values[:, spans[0], spans[1]]
+
+    def _lent(self, t: int) -> NormStatistics | None:
+        """Norm statistics of the whole image at timestep `t`; None for an image of one tile, which has its own."""
+        if len(self.grid) == 1:
+            return None
+        if t not in self._statistics:
+            windows = _spread(self.height, self.width)
+            x = torch.from_numpy(np.stack([_padded(self._image(*window), self.backbone.total_stride) for window in windows]))
+            statistics = NormStatistics().rewind(recording=True)
+            self.backbone.features(x, t, {max(self.settings.blocks)}, statistics=statistics)
+            self._statistics[t] = statistics
+        return self._statistics[t].rewind(recording=False)
+
+
+def _half(values: Tensor) -> NDArray[np.float16]:
+    """Float16 on the CPU; values beyond float16 are clipped instead of becoming infinite."""
+    limit = torch.finfo(torch.float16).max
+    array: NDArray[np.float16] = values.float().clamp(-limit, limit).half().contiguous().cpu().numpy()
+    return array
+
+
+def _padded(image: Image, align: int) -> Image:
+    """Mirror an image at its lower and right border until its sides are multiples of `align`."""
+    short = [-size % align for size in image.shape[1:]]
+    padded = np.pad(image, ((0, 0), (0, short[0]), (0, short[1])), mode="symmetric") if any(short) else image
+    return np.ascontiguousarray(padded)
+
+
+def _halves(rows: slice, cols: slice, align: int) -> tuple[int, tuple[slice, slice], tuple[slice, slice]] | None:
+    """Cut a region in two across its longer side, at a multiple of `align`; None if it is too small."""
+    heights = (rows.stop - rows.start, cols.stop - cols.start)
+    axis = int(heights[1] > heights[0])
+    span = (rows, cols)[axis]
+    middle = (span.start + span.stop) // 2 // align * align
+    if heights[axis] < 4 * align or not span.start < middle < span.stop:
+        return None
+    parts = [slice(span.start, middle), slice(middle, span.stop)]
+    regions = [(part, cols) if axis == 0 else (rows, part) for part in parts]
+    return axis, regions[0], regions[1]
+
+
+def _spread(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Windows spread evenly over an image: about a quarter of its pixels, at most 16 windows."""
+    side_y, side_x = min(_WINDOW, height), min(_WINDOW, width)
+    wanted = min(max(height * width // (4 * side_y * side_x), _MIN_WINDOWS), _MAX_WINDOWS)
+    n_y = max(1, round(math.sqrt(wanted * height / width)))
+    n_x = max(1, round(wanted / n_y))
+    starts_y = np.linspace(0, height - side_y, n_y + 2)[1:-1] if n_y > 0 else np.array([0.0])
+    starts_x = np.linspace(0, width - side_x, n_x + 2)[1:-1] if n_x > 0 else np.array([0.0])
+    return [(slice(int(y), int(y) + side_y), slice(int(x), int(x) + side_x)) for y in starts_y for x in starts_x]

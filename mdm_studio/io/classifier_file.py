@@ -1,0 +1,112 @@
+"""FILE.mdm: a fitted classifier in one file, a zip of ``classifier.json`` and ``ensemble.safetensors``.
+
+Nothing in it runs, and it outlives the code: the JSON carries a version, and older versions are mended by named functions.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from mdm_studio.errors import ClassifierError
+from mdm_studio.io.atomic import replacing
+
+VERSION = 1
+_FACTS, _TENSORS = "classifier.json", "ensemble.safetensors"
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class: its value in label maps and masks, its name and its colour (``#rrggbb``)."""
+
+    value: int
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class ClassifierInfo:
+    """Everything about a classifier but its weights.
+
+    Attributes
+    ----------
+    classes : tuple of LabelClass
+        In the order of the ensemble's outputs.
+    backbone, backbone_digest : str
+        Name and digest of the backbone whose features it reads.
+    blocks, timesteps, tile, halo, precision
+        The features it reads, see `mdm_studio.engine.features.FeatureSettings`.
+    channels : tuple of int or None
+        Channels read from each image; None reads them all.
+    unlabelled : int or None
+        Value that meant "no label"; None if every pixel was labelled.
+    ensemble : dict
+        Settings the ensemble was trained with.
+    training : dict
+        Facts about the training: images, labelled pixels, seconds.
+    """
+
+    classes: tuple[LabelClass, ...]
+    backbone: str
+    backbone_digest: str
+    blocks: tuple[int, ...]
+    timesteps: tuple[int, ...]
+    tile: int
+    halo: int
+    precision: str
+    channels: tuple[int, ...] | None = None
+    unlabelled: int | None = 0
+    ensemble: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def write_classifier(path: Path, info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write a classifier, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    facts = json.dumps({"version": VERSION, **asdict(info)}, indent=2)
+    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+        archive.writestr(_FACTS, facts)
+        archive.writestr(_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+
+
+def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]]:
+    """Read a classifier.
+
+    Raises
+    ------
+    ClassifierError
+        If the file is missing, damaged, no classifier, or of a newer version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read(_FACTS))
+            tensors = load(archive.read(_TENSORS))
+    except FileNotFoundError as error:
+        raise ClassifierError(f"there is no classifier {path}; make one with: mdm-studio fit IMAGES LABELS --out {path}") from error
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        raise ClassifierError(f"{path} is damaged or no classifier of MDM Studio ({error}); fit it again") from error
+    version = facts.pop("version", 0)
+    if version > VERSION:
+        raise ClassifierError(f"{path} has version {version} and this program reads up to {VERSION}; update MDM Studio")
+    try:
+        classes = tuple(LabelClass(**each) for each in facts.pop("classes"))
+        channels = facts.pop("channels")
+        facts |= {"blocks": tuple(facts["blocks"]), "timesteps": tuple(facts["timesteps"])}
+        info = ClassifierInfo(classes, channels=tuple(channels) if channels else None, **facts)
+    except (TypeError, KeyError) as error:
+        raise ClassifierError(f"{path} is no classifier of this version ({error}); fit it again") from error
+    return info, tensors

@@ -1,0 +1,366 @@
+"""Feature maps on disk: float16 at their own stride, zarr v3, content-addressed, one file a tile and map.
+
+::
+
+    ROOT/v1/ab/abcdef.../          one entry: an image, a backbone, a way of extracting
+        entry.json                 what it is; its modification time is when it was last used
+        b06-t0050/                 zarr v3 array (C, rows * ph, cols * pw) of one block and timestep
+            c/0/3/7                tile (3, 7): one chunk, one file, zstd with a checksum
+
+A tile is the unit of computing, writing and reading, so it is one chunk; a shard around it would only add an index. Zarr writes
+a chunk under a temporary name and renames it, so a tile is there whole or not at all, whoever is killed, and two processes may
+share a cache. A tile that does not decode (its checksum is wrong) is deleted and counts as missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from mdm_studio.errors import CacheError, OutputError
+from mdm_studio.io.atomic import write_json
+
+_VERSION = "v1"
+_ENTRY = "entry.json"
+_PARTIAL = ".partial"  # what zarr calls a file it is writing
+_STALE_SECONDS = 3600  # an unfinished file of this age belongs to a process that is gone
+_LOW_WATER = 0.9  # eviction frees a tenth of the budget, so that it does not run at every tile
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """One feature map: decoder block, timestep, channels, and stride in image pixels."""
+
+    block: int
+    timestep: int
+    channels: int
+    stride: int
+
+    @property
+    def name(self) -> str:
+        """Name of its array in an entry."""
+        return f"b{self.block:02d}-t{self.timestep:04d}"
+
+
+@dataclass(frozen=True)
+class EntryKey:
+    """What an entry's features were computed from.
+
+    Attributes
+    ----------
+    image, backbone, settings : str
+        Hex digests of the pixels, of the weights, and of the way of extracting.
+    grid : tuple of int
+        Rows and columns of tiles.
+    tile : tuple of int
+        Height and width of a tile's core in pixels.
+    margin : int
+        Cells kept around a core.
+    """
+
+    image: str
+    backbone: str
+    settings: str
+    grid: tuple[int, int]
+    tile: tuple[int, int]
+    margin: int
+
+    @property
+    def digest(self) -> str:
+        """Hex digest that names the entry."""
+        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def cells(self, stride: int) -> tuple[int, int]:
+        """Largest height and width of a tile in cells, margins included."""
+        return self.tile[0] // stride + 2 * self.margin, self.tile[1] // stride + 2 * self.margin
+
+
+@dataclass(frozen=True)
+class EntryInfo:
+    """An entry for people: what it holds, its bytes, and when it was last used (seconds since 1970)."""
+
+    digest: str
+    image: str
+    backbone: str
+    maps: int
+    tiles: int
+    bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What cleaning did: entries and bytes removed, tiles checked and found damaged."""
+
+    entries: int = 0
+    bytes: int = 0
+    checked: int = 0
+    damaged: int = 0
+
+
+class TileStore(Protocol):
+    """Where the tiles of one plane are kept."""
+
+    def has(self, spec: MapSpec, row: int, col: int) -> bool:
+        """Whether a tile is there (whole or not)."""
+        ...
+
+    def read_tile(self, spec: MapSpec, row: int, col: int, shape: tuple[int, int]) -> NDArray[np.float16] | None:
+        """A tile's cells ``(C, *shape)``; None if it is missing or damaged."""
+        ...
+
+    def write_tile(self, spec: MapSpec, row: int, col: int, values: NDArray[np.float16]) -> None:
+        """Keep a tile's cells ``(C, h, w)``."""
+        ...
+
+
+class FeatureCache:
+    """Feature maps of many images in one folder.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder; made when something is written.
+    max_bytes : int, optional
+        Size budget: the least recently used entries are removed when it is passed, except those in use by this process.
+
+    Raises
+    ------
+    CacheError
+        If `root` is a file.
+    """
+
+    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+        if root.exists() and not root.is_dir():
+            raise CacheError(f"the cache {root} is a file and a folder is wanted; choose another --cache")
+        self.root, self.max_bytes = root, max_bytes
+        self._lock = threading.Lock()
+        self._bytes: int | None = None  # estimate of what is on disk; None until something is written
+        self._in_use: weakref.WeakValueDictionary[str, CacheEntry] = weakref.WeakValueDictionary()
+
+    def entry(self, key: EntryKey) -> CacheEntry:
+        """The entry of `key`, marked as used now; it is safe from eviction as long as somebody holds it."""
+        with self._lock:
+            entry = self._in_use.get(key.digest)
+            if entry is None:
+                folder = self.root / _VERSION / key.digest[:2] / key.digest
+                entry = self._in_use[key.digest] = CacheEntry(self, folder, key)
+        entry.touch()
+        return entry
+
+    def wrote(self, n_bytes: int) -> None:
+        """Count written bytes and evict when the budget is passed."""
+        if self.max_bytes is None:
+            return
+        with self._lock:
+            self._bytes = sum(info.bytes for info in self.entries()) if self._bytes is None else self._bytes + n_bytes
+            if self._bytes > self.max_bytes:
+                removed = self._evict(int(_LOW_WATER * self.max_bytes))
+                self._bytes = None if removed.entries == 0 else self._bytes - removed.bytes
+
+    def entries(self) -> list[EntryInfo]:
+        """Every entry, least recently used first."""
+        found = [_describe(path.parent) for path in (self.root / _VERSION).glob(f"*/*/{_ENTRY}")]
+        return sorted((info for info in found if info), key=lambda info: info.last_used)
+
+    def prune(self, max_bytes: int) -> CacheReport:
+        """Remove the least recently used entries until at most `max_bytes` are left, and what killed processes left."""
+        swept = self._sweep()
+        with self._lock:
+            removed = self._evict(max_bytes)
+            self._bytes = None
+        return CacheReport(removed.entries, removed.bytes + swept)
+
+    def clear(self) -> CacheReport:
+        """Remove every entry that is not in use."""
+        return self.prune(0)
+
+    def verify(self) -> Iterator[CacheReport]:
+        """Read every tile and delete the damaged ones; yields the running count after each entry."""
+        self._sweep()
+        checked = damaged = 0
+        for info in self.entries():
+            folder = self._folder(info.digest)
+            for array in sorted(path for path in folder.iterdir() if path.is_dir()):
+                for chunk in sorted((array / "c").glob("*/*/*")):
+                    checked += 1
+                    damaged += not _decodes(array, chunk)
+            yield CacheReport(checked=checked, damaged=damaged)
+
+    def _folder(self, digest: str) -> Path:
+        return self.root / _VERSION / digest[:2] / digest
+
+    def _evict(self, max_bytes: int) -> CacheReport:
+        entries = self.entries()
+        total = sum(info.bytes for info in entries)
+        removed = freed = 0
+        for info in entries:
+            if total - freed <= max_bytes:
+                break
+            if info.digest in self._in_use:
+                continue
+            shutil.rmtree(self._folder(info.digest), ignore_errors=True)
+            removed, freed = removed + 1, freed + info.bytes
+        return CacheReport(removed, freed)
+
+    def _sweep(self) -> int:
+        """Remove unfinished files that nobody will finish; return their bytes."""
+        freed = 0
+        for path in (self.root / _VERSION).rglob(f"*{_PARTIAL}"):
+            with contextlib.suppress(OSError):
+                facts = path.stat()
+                if time.time() - facts.st_mtime > _STALE_SECONDS:
+                    path.unlink()
+                    freed += facts.st_size
+        return freed
+
+
+class CacheEntry:
+    """Tiles of one image; made by `FeatureCache.entry`. A `TileStore`."""
+
+    def __init__(self, cache: FeatureCache, folder: Path, key: EntryKey) -> None:
+        self._cache, self._folder, self._key = cache, folder, key
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._lock = threading.Lock()
+
+    def describe(self, **names: str) -> None:
+        """Remember names for people (image, backbone)."""
+        path = self._folder / _ENTRY
+        if not path.exists():
+            with _writing(path):
+                write_json(path, {"key": asdict(self._key), "names": names})
+
+    def touch(self) -> None:
+        """Mark as used now; a cache that may not be written keeps its times."""
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / _ENTRY)
+
+    def has(self, spec: MapSpec, row: int, col: int) -> bool:
+        """Whether a tile is there (whole or not)."""
+        return self._chunk(spec, row, col).exists()
+
+    def read_tile(self, spec: MapSpec, row: int, col: int, shape: tuple[int, int]) -> NDArray[np.float16] | None:
+        """A tile's cells ``(C, *shape)`` float16; None if it is missing or damaged (a damaged one is deleted)."""
+        chunk = self._chunk(spec, row, col)
+        if not chunk.exists():
+            return None
+        rows, cols = self._spans(spec, row, col)
+        try:
+            values = np.asarray(self._array(spec)[:, rows, cols])
+        except FileNotFoundError:  # evicted by another process just now
+            return None
+        except (OSError, ValueError, RuntimeError, KeyError):  # what zarr and its codecs raise for bytes that do not decode
+            chunk.unlink(missing_ok=True)
+            return None
+        return values[:, : shape[0], : shape[1]] if chunk.exists() else None
+
+    def write_tile(self, spec: MapSpec, row: int, col: int, values: NDArray[np.float16]) -> None:
+        """Keep a tile's cells ``(C, h, w)``; smaller than the grid's tiles at the image's border.
+
+        Raises
+        ------
+        CacheError
+            If the disk is full or the folder may not be written.
+        """
+        height, width = self._key.cells(spec.stride)
+        if values.shape[0] != spec.channels or values.shape[1] > height or values.shape[2] > width:
+            raise ValueError(f"a tile of shape {values.shape} does not fit into ({spec.channels}, {height}, {width})")
+        whole = np.zeros((spec.channels, height, width), np.float16)
+        whole[:, : values.shape[1], : values.shape[2]] = values
+        rows, cols = self._spans(spec, row, col)
+        with _writing(self._folder):
+            self._array(spec)[:, rows, cols] = whole
+        self._cache.wrote(whole.nbytes)
+
+    def _spans(self, spec: MapSpec, row: int, col: int) -> tuple[slice, slice]:
+        height, width = self._key.cells(spec.stride)
+        return slice(row * height, (row + 1) * height), slice(col * width, (col + 1) * width)
+
+    def _chunk(self, spec: MapSpec, row: int, col: int) -> Path:
+        return self._folder / spec.name / "c" / "0" / str(row) / str(col)
+
+    def _array(self, spec: MapSpec) -> zarr.Array[Any]:
+        with self._lock:
+            if spec.name not in self._arrays:
+                self._arrays[spec.name] = self._open(spec)
+            return self._arrays[spec.name]
+
+    def _open(self, spec: MapSpec) -> zarr.Array[Any]:
+        path = self._folder / spec.name
+        config = {"write_empty_chunks": True}  # a tile of zeros is a result, not a gap
+        if (path / "zarr.json").exists():
+            return zarr.open_array(path, mode="r+", config=config)
+        (height, width), (n_rows, n_cols) = self._key.cells(spec.stride), self._key.grid
+        return zarr.create_array(
+            path,
+            shape=(spec.channels, n_rows * height, n_cols * width),
+            chunks=(spec.channels, height, width),
+            dtype="float16",
+            compressors=ZstdCodec(level=1, checksum=True),
+            config=config,  # type: ignore[arg-type]
+            overwrite=False,
+        )
+
+
+def _describe(folder: Path) -> EntryInfo | None:
+    """Facts about an entry; None if it is just being removed or its file is damaged."""
+    try:
+        names = json.loads((folder / _ENTRY).read_text())["names"]
+        last_used = (folder / _ENTRY).stat().st_mtime
+    except (OSError, ValueError, KeyError):
+        return None
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    tiles = sum(1 for _ in folder.glob("*/c/*/*/*"))
+    maps = sum(1 for _ in folder.glob("*/zarr.json"))
+    return EntryInfo(folder.name, names.get("image", ""), names.get("backbone", ""), maps, tiles, sum(sizes), last_used)
+
+
+def _decodes(array: Path, chunk: Path) -> bool:
+    """Whether a chunk can be read; one that cannot is deleted."""
+    row, col = int(chunk.parent.name), int(chunk.name)
+    try:
+        opened = zarr.open_array(array, mode="r")
+        height, width = opened.chunks[1:]
+        np.asarray(opened[:, row * height : (row + 1) * height, col * width : (col + 1) * width])
+    except (OSError, ValueError, RuntimeError, KeyError):
+        chunk.unlink(missing_ok=True)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing into a `CacheError` that tells what to do."""
+    try:
+        yield
+    except OutputError as error:
+        raise CacheError(f"{error}; or choose another folder with --cache") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(path)).free
+            raise CacheError(
+                f"the disk of the feature cache is full ({free / 1e6:.0f} MB left at {path}); free some with "
+                "`mdm-studio cache prune --max-size 5GB` or choose another folder with --cache"
+            ) from error
+        raise CacheError(f"the feature cache cannot be written at {path} ({error.strerror}); choose another folder with --cache") from error
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+

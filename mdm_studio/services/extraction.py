@@ -1,0 +1,72 @@
+"""Features of a whole folder into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
+from mdm_studio.engine.devices import pick_device
+from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
+from mdm_studio.errors import InputError
+from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.io.images import open_image
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A loaded backbone and which of its features are wanted."""
+
+    backbone: Backbone
+    settings: FeatureSettings
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """One tile is in the cache; `files_done` counts images, the current one in part."""
+
+    name: str
+    files_done: float
+
+
+@dataclass(frozen=True)
+class PlaneDone:
+    """One plane is in the cache, or its image failed (then `message` says why)."""
+
+    name: str
+    files_done: float
+    plane: int = 0
+    tiles: int = 0
+    computed: int = 0
+    message: str = ""
+
+
+def load_for_features(
+    name: str,
+    *,
+    blocks: Sequence[int] | None = None,
+    timesteps: Sequence[int] | None = None,
+    bf16: bool = False,
+    device: str = "auto",
+) -> FeatureSource:
+    """Load a backbone by name or folder and settle which features are read (None: its defaults)."""
+    backbone = load_backbone(find_backbone(name), device=pick_device(device), bf16=bf16)
+    return FeatureSource(backbone, FeatureSettings.of(backbone, blocks=blocks, timesteps=timesteps))
+
+
+def compute_features(
+    source: FeatureSource, paths: Sequence[Path], cache: FeatureCache, channels: tuple[int, ...] | None = None
+) -> Iterator[TileDone | PlaneDone]:
+    """Put the features of every image into the cache; an image that cannot be used is reported, and the others go on."""
+    for number, path in enumerate(paths):
+        try:
+            with open_image(path, channels) as image:
+                for index in range(image.planes):
+                    plane = PlaneFeatures(source.backbone, image.plane(index), source.settings, cache)
+                    missing = plane.missing()
+                    for done, _ in enumerate(plane.compute(missing), start=1):
+                        yield TileDone(path.name, number + (index + done / len(missing)) / image.planes)
+                    yield PlaneDone(path.name, number + (index + 1) / image.planes, index, len(plane.grid), len(missing))
+        except InputError as error:
+            yield PlaneDone(path.name, number + 1, message=str(error))

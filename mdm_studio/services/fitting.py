@@ -1,0 +1,196 @@
+"""Fitting a classifier to label maps: gather labelled pixels, take their features, train the ensemble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdm_studio.config import DEFAULT_BACKBONE
+from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
+from mdm_studio.engine.devices import pick_device
+from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
+from mdm_studio.engine.heads import EnsembleConfig, pixel_limit, sample_features, subsample, train_ensemble
+from mdm_studio.errors import UsageError
+from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass
+from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.io.images import find_images, open_image
+from mdm_studio.io.labels import check_learnable, find_labels, labelled_points, read_labels
+from mdm_studio.io.masks import class_palette
+from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
+from mdm_studio.services.classifier import Classifier
+
+TRAINING_BYTES = 512 * 2**20
+"""Memory for the features of the labelled pixels; of more pixels than fit, a class-stratified sample is taken."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What to fit on what.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Folder, glob or files.
+    labels : Path
+        Folder of label maps with their images' names.
+    backbone : str or None
+        Name or folder; None is the bundled one.
+    blocks, timesteps
+        None reads the backbone's defaults.
+    unlabelled : int or None
+        Value that means "no label"; None if every pixel is labelled.
+    """
+
+    images: tuple[str, ...]
+    labels: Path
+    backbone: str | None = None
+    blocks: tuple[int, ...] | None = None
+    timesteps: tuple[int, ...] | None = None
+    unlabelled: int | None = 0
+    class_names: tuple[str, ...] = ()
+    channels: tuple[int, ...] | None = None
+    bf16: bool = False
+    device: str = "auto"
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """Progress of a fit: what is going on, the share of it that is done, and a note."""
+
+    what: str
+    done: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledPoints:
+    """Labelled pixels of one plane: rows, columns, and class indices 0..K-1, each ``(n,)``."""
+
+    path: Path
+    plane: int
+    rows: NDArray[np.intp]
+    cols: NDArray[np.intp]
+    values: NDArray[np.integer[Any]]
+
+
+def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator[FitStep, None, Classifier]:
+    """Fit a classifier; yields its progress and returns it.
+
+    Raises
+    ------
+    LabelsError
+        If the labels do not fit the images or hold fewer than two classes.
+    UsageError
+        If the class names do not match the classes.
+    """
+    begin = time.perf_counter()
+    paths = find_images(request.images)
+    label_files = find_labels(paths, request.labels)
+    folder = find_backbone(request.backbone or DEFAULT_BACKBONE)
+    backbone = load_backbone(folder, device=pick_device(request.device), bf16=request.bf16)
+    settings = FeatureSettings.of(backbone, blocks=request.blocks, timesteps=request.timesteps)
+    width = sum(spec.channels for spec in settings.specs(backbone))
+    limit = pixel_limit(TRAINING_BYTES, width)
+    planes = list(_read_points(label_files, request, limit))
+    classes = check_learnable([plane.values for plane in planes], request.unlabelled)
+    names = _named(classes, request.class_names)
+    planes = _limited(planes, limit, request.ensemble.seed)
+    features, values = yield from _gather(planes, backbone, settings, request.channels, cache)
+    targets = np.searchsorted(np.asarray(classes), values)
+    ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble)
+    training = {
+        "images": len({plane.path for plane in planes}),
+        "pixels": len(targets),
+        "pixels_per_class": {str(value): int((values == value).sum()) for value in classes},
+        "iterations": iterations,
+        "seconds": round(time.perf_counter() - begin, 3),
+    }
+    info = ClassifierInfo(
+        classes=tuple(LabelClass(v, names[v], color) for v, color in zip(classes, _colors(classes), strict=True)),
+        backbone=backbone.card.name if request.backbone is None else str(request.backbone),
+        backbone_digest=backbone.card.digest,
+        blocks=settings.blocks,
+        timesteps=settings.timesteps,
+        tile=settings.tile,
+        halo=settings.halo,
+        precision=settings.precision,
+        channels=request.channels,
+        unlabelled=request.unlabelled,
+        ensemble=asdict(request.ensemble),
+        training=training,
+    )
+    return Classifier(info, ensemble, backbone)
+
+
+def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int) -> Iterator[LabelledPoints]:
+    for path, label_path in label_files.items():
+        with open_image(path, request.channels) as image:
+            for plane in range(image.planes):
+                label_map = read_labels(label_path, (image.height, image.width), plane)
+                rows, cols, values = labelled_points(label_map, request.unlabelled, limit=limit, seed=request.ensemble.seed)
+                if len(rows):
+                    yield LabelledPoints(path, plane, rows, cols, values)
+
+
+def _named(classes: Sequence[int], given: tuple[str, ...]) -> dict[int, str]:
+    if given and len(given) != len(classes):
+        raise UsageError(f"--classes names {len(given)} classes and the labels have {len(classes)} (values {list(classes)}); name each once")
+    return dict(zip(classes, given or [f"class {value}" for value in classes], strict=True))
+
+
+def _colors(classes: Sequence[int]) -> list[str]:
+    palette = class_palette(max(classes) + 1)
+    return [palette[value] for value in classes]
+
+
+def _limited(planes: list[LabelledPoints], limit: int, seed: int) -> list[LabelledPoints]:
+    """A class-stratified sample of all labelled pixels if there are more than `limit`."""
+    values = np.concatenate([plane.values for plane in planes])
+    kept = np.zeros(len(values), bool)
+    kept[subsample(values, limit, seed)] = True
+    limited, start = [], 0
+    for plane in planes:
+        chosen = kept[start : start + len(plane.values)]
+        start += len(plane.values)
+        if chosen.any():
+            limited.append(LabelledPoints(plane.path, plane.plane, plane.rows[chosen], plane.cols[chosen], plane.values[chosen]))
+    return limited
+
+
+def _gather(
+    planes: Sequence[LabelledPoints],
+    backbone: Backbone,
+    settings: FeatureSettings,
+    channels: tuple[int, ...] | None,
+    cache: FeatureCache | None,
+) -> Generator[FitStep, None, tuple[Tensor, NDArray[np.integer[Any]]]]:
+    """Features ``(N, D)`` and values ``(N,)`` of the labelled pixels; only the tiles they lie in are computed."""
+    features: list[Tensor] = []
+    values: list[NDArray[np.integer[Any]]] = []
+    for number, points in enumerate(planes):
+        with open_image(points.path, channels) as image:
+            source = PlaneFeatures(backbone, image.plane(points.plane), settings, cache)
+            tile_rows, tile_cols = points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]
+            for row, col in sorted(set(zip(tile_rows.tolist(), tile_cols.tolist(), strict=True))):
+                here = (tile_rows == row) & (tile_cols == col)
+                features.append(sample_features(source.maps(row, col), points.rows[here], points.cols[here]))
+                values.append(points.values[here])
+                yield FitStep("features", number / len(planes), points.path.name)
+    return torch.cat(features), np.concatenate(values)
+
+
+def _train(
+    features: Tensor, targets: NDArray[np.intp], n_classes: int, config: EnsembleConfig
+) -> Generator[FitStep, None, tuple[PixelMLPEnsemble, int]]:
+    for step in train_ensemble(features, targets, n_classes, config):
+        yield FitStep("training", step.epoch / config.max_epochs, f"epoch {step.epoch + 1}, loss {float(np.mean(step.losses)):.3f}")
+    return step.snapshot(), step.iteration + 1
