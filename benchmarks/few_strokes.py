@@ -3,12 +3,12 @@
     python benchmarks/few_strokes.py DATA/dsb2018 --group mosaic
     python benchmarks/few_strokes.py DATA/glas --group patient --max-size 800
 
-DATA/NAME holds ``images/``, ``masks/`` (instances; the task is mask > 0) and ``index.csv`` with a column of groups that must not
-be split. For each seed 5 images of different groups are labelled and images of other groups are tested, on the same labelled
+DATA/NAME holds ``images/``, ``masks/`` (instances; the task is mask > 0) and ``index.csv`` with a column of groups that must
+not be split. For each seed 5 images of different groups are labelled and images of other groups are tested, on the same labelled
 pixels and the same test pixels for every method:
 
-* ``forest``: scikit-image's multiscale_basic_features (sigma 1..16) and a random forest of 100 trees, what ilastik, Labkit and apoc
-  share; ``forest, normalised``: the same on the image with its intensities stretched as the backbone sees it;
+* ``forest``: scikit-image's multiscale_basic_features (sigma 1..16) and a random forest of 100 trees, the recipe that
+  ilastik, Labkit and apoc share; ``forest, normalised``: the same on the image with its intensities stretched as the backbone sees it;
 * ``MLPs on filters``: our ensemble on those filters;
 * ``untrained``: our ensemble on the features of the same network with random weights;
 * ``backbone``: our ensemble on the backbone's features.
@@ -41,7 +41,7 @@ from mdm_studio.arrays import fit_channels, intensity_window, normalise
 from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
-from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, mean_probabilities, sample_features, vote
+from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, sample_features, vote
 from mdm_studio.io.images import ArrayPlane, open_image
 
 DISCS, RADIUS, LABELLED = 8, 4, 5
@@ -140,13 +140,17 @@ def scores(predictions: list[NDArray[np.intp]], tests: list[Sample]) -> tuple[fl
     return float(np.nanmean(each)), dice(np.concatenate(predictions), np.concatenate([t.truth for t in tests]))
 
 
-def mlps(x: list[NDArray[np.float32]], y: list[NDArray[np.intp]], tests: list[NDArray[np.float32]], seed: int) -> list[NDArray[np.intp]]:
+def mlps(
+    x: list[NDArray[np.float32]], y: list[NDArray[np.intp]], tests: list[NDArray[np.float32]], seed: int
+) -> list[NDArray[np.intp]]:
     ensemble = fit_ensemble(torch.from_numpy(np.concatenate(x)), np.concatenate(y), 2, EnsembleConfig(seed=seed))
     with torch.inference_mode():
         return [vote(ensemble(torch.from_numpy(test))).numpy().astype(np.intp) for test in tests]
 
 
-def forest(x: list[NDArray[np.float32]], y: list[NDArray[np.intp]], tests: list[NDArray[np.float32]], seed: int) -> list[NDArray[np.intp]]:
+def forest(
+    x: list[NDArray[np.float32]], y: list[NDArray[np.intp]], tests: list[NDArray[np.float32]], seed: int
+) -> list[NDArray[np.intp]]:
     model = RandomForestClassifier(100, n_jobs=torch.get_num_threads(), random_state=seed)
     model.fit(np.concatenate(x), np.concatenate(y))
     return [model.predict(test).astype(np.intp) for test in tests]
@@ -175,7 +179,11 @@ def compare(data: Data, backbone: Backbone, settings: FeatureSettings, seeds: li
             x = kept[shared]
             predictions = head(x[: len(labelled)], [s.truth for s in labelled], x[len(labelled) :], seed)
             results[name].append(scores(predictions, tests))
-            print(f"seed {seed} {name:20s} dice {results[name][-1][0]:.3f} pooled {results[name][-1][1]:.3f}", file=sys.stderr, flush=True)
+            print(
+                f"seed {seed} {name:20s} dice {results[name][-1][0]:.3f} pooled {results[name][-1][1]:.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
     return {"labelled_pixels": pixels, "dice": results}
 
 
@@ -184,7 +192,9 @@ def untrained_backbone_like(backbone: Backbone) -> Backbone:
     return untrained_backbone(backbone.net.config, backbone.card)
 
 
-def sweep(data: Data, backbone: Backbone, seeds: list[int], timesteps: list[int], args: argparse.Namespace) -> dict[str, list[float]]:
+def sweep(
+    data: Data, backbone: Backbone, seeds: list[int], timesteps: list[int], args: argparse.Namespace
+) -> dict[str, list[float]]:
     """Dice (mean over images) of single blocks, of ranges of blocks, and of pairs of timesteps."""
     blocks = list(range(backbone.n_blocks))
     results: dict[str, list[float]] = {}
@@ -194,7 +204,9 @@ def sweep(data: Data, backbone: Backbone, seeds: list[int], timesteps: list[int]
         values = [deep(backbone, data.plane(s.name), s, settings) for s in labelled + tests]
         widths = [spec.channels for spec in settings.specs(backbone)]
         ends = np.cumsum(widths)
-        column = {(s.timestep, s.block): slice(e - w, e) for s, e, w in zip(settings.specs(backbone), ends, widths, strict=True)}
+        column = {
+            (s.timestep, s.block): slice(e - w, e) for s, e, w in zip(settings.specs(backbone), ends, widths, strict=True)
+        }
         for name, chosen in candidates(blocks, timesteps).items():
             x = [np.concatenate([v[:, column[c]] for c in chosen], axis=1) for v in values]
             predictions = mlps(x[: len(labelled)], [s.truth for s in labelled], x[len(labelled) :], seed)
@@ -246,12 +258,17 @@ def main() -> None:
         settings = FeatureSettings.of(backbone)
         report = compare(data, backbone, settings, list(range(args.seeds)), args)
         base = [pair[0] for pair in report["dice"]["forest"]]
-        print(f"{args.data.name}: {args.seeds} seeds, {LABELLED} images x 2 classes x {DISCS} discs of radius {RADIUS}, "
-              f"{np.mean(report['labelled_pixels']):.0f} labelled pixels, {args.test_images} test images of other groups")
+        print(
+            f"{args.data.name}: {args.seeds} seeds, {LABELLED} images x 2 classes x {DISCS} discs of radius {RADIUS}, "
+            f"{np.mean(report['labelled_pixels']):.0f} labelled pixels, {args.test_images} test images of other groups"
+        )
         print(f"{'method':22s} {'Dice, mean of images':22s} {'pooled':16s} against the forest, paired")
         for name, pairs in report["dice"].items():
             means, pooled = [p[0] for p in pairs], [p[1] for p in pairs]
-            print(f"{name:22s} {spread(means):22s} {spread(pooled):16s} {spread([a - b for a, b in zip(means, base, strict=True)])}")
+            print(
+                f"{name:22s} {spread(means):22s} {spread(pooled):16s} "
+                f"{spread([a - b for a, b in zip(means, base, strict=True)])}"
+            )
         report["blocks"], report["timesteps"] = settings.blocks, settings.timesteps
     report["seconds"] = time.perf_counter() - begin
     if args.json:

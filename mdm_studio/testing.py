@@ -16,8 +16,8 @@ from torch import Tensor, nn
 def golden_fill(module: nn.Module) -> None:
     """Fill every float entry of the state dict, in its order, from a closed formula (in place).
 
-    Entry ``k``, flat index ``i``: more than one axis, ``sin(0.1 (i mod 997) + k) * 1.5 / sqrt(fan_in)``; a vector whose name ends
-    in ``weight``, ``1 + 0.1 sin(i + k)``; any other, ``0.1 sin(i + k)``.
+    Entry ``k``, flat index ``i``: more than one axis, ``sin(0.1 (i mod 997) + k) * 1.5 / sqrt(fan_in)``; a vector whose name
+    ends in ``weight``, ``1 + 0.1 sin(i + k)``; any other, ``0.1 sin(i + k)``.
     """
     for k, (name, value) in enumerate(module.state_dict().items()):
         if not value.is_floating_point():
@@ -39,7 +39,9 @@ def golden_input(shape: tuple[int, ...], s: int) -> Tensor:
     return torch.sin(0.05 * (i % 1009) * (1 + 0.1 * s) + s).reshape(shape).float()
 
 
-def blobs(height: int, width: int, *, seed: int = 0, n: int = 12, rgb: bool = True) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def blobs(
+    height: int, width: int, *, seed: int = 0, n: int = 12, rgb: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Bright discs on a dark noisy ground.
 
     Returns

@@ -1,4 +1,4 @@
-"""Make the bundled sample: ten CC0 images of nuclei, their true masks, and strokes such as a person would paint on five of them.
+"""Make the bundled sample: ten CC0 images of nuclei, true masks, and strokes as a person would paint on five of them.
 
     python scripts/make_samples.py DATA/dsb2018 resources/samples/nuclei
 

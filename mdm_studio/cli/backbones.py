@@ -11,7 +11,9 @@ import typer
 from mdm_studio.cli.common import JsonFlag, parse_numbers, print_json, say
 from mdm_studio.errors import UsageError
 
-app = typer.Typer(help="List, show, import and remove backbones.\n\nExample: `mdm-studio backbones info mdm-nuclei`", no_args_is_help=False)
+app = typer.Typer(
+    help="List, show, import and remove backbones.\n\nExample: `mdm-studio backbones info mdm-nuclei`", no_args_is_help=False
+)
 _Name = Annotated[str, typer.Argument(help="Name or folder of a backbone.")]
 
 
@@ -69,7 +71,12 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     console.print(f"{facts['name']}: {facts['summary']}\n{facts['folder']}\ndigest {facts['digest']}")
     table = Table("block", "channels", "stride", "read by default")
     for block in facts["blocks"]:
-        table.add_row(str(block["block"]), str(block["channels"]), str(block["stride"]), "yes" if block["block"] in facts["default_blocks"] else "")
+        table.add_row(
+            str(block["block"]),
+            str(block["channels"]),
+            str(block["stride"]),
+            "yes" if block["block"] in facts["default_blocks"] else "",
+        )
     console.print(table)
 
 

@@ -11,7 +11,9 @@ import typer
 from mdm_studio.cli.common import CACHE_BYTES, CacheDir, JsonFlag, open_cache, print_json, progress_bar, say
 from mdm_studio.errors import UsageError
 
-app = typer.Typer(help="Look at the feature cache and clean it.\n\nExample: `mdm-studio cache prune --max-size 5GB`", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at the feature cache and clean it.\n\nExample: `mdm-studio cache prune --max-size 5GB`", no_args_is_help=True
+)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -26,7 +28,9 @@ def info(cache: CacheDir = None, json_: JsonFlag = False) -> None:
     entries = store.entries()
     total = sum(entry.bytes for entry in entries)
     if json_:
-        print_json({"cache": store.root, "bytes": total, "max_bytes": store.max_bytes, "entries": [vars(entry) for entry in entries]})
+        print_json(
+            {"cache": store.root, "bytes": total, "max_bytes": store.max_bytes, "entries": [vars(entry) for entry in entries]}
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -81,7 +85,7 @@ def verify(cache: CacheDir = None, json_: JsonFlag = False) -> None:
     report = CacheReport()
     with progress_bar() as bar:
         task = bar.add_task("verifying", total=len(store.entries()), note="")
-        for report in store.verify():
+        for report in store.verify():  # noqa: B007 - the last one counts
             bar.advance(task)
     say(f"{report.checked} tiles checked, {report.damaged} damaged and removed")
     if json_:

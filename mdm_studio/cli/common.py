@@ -22,18 +22,26 @@ Images = Annotated[list[str], typer.Argument(help="A folder, a glob in quotes, o
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: the GPU if there is one.")]
 Channels = Annotated[
-    str | None, typer.Option("--channels", help="Channels to read, from 0, for example 0,2,1. Default: all.", show_default=False)
+    str | None,
+    typer.Option("--channels", help="Channels to read, from 0, for example 0,2,1. Default: all.", show_default=False),
 ]
 
-Blocks = Annotated[str | None, typer.Option("--blocks", help="Decoder blocks to read, for example 6-9. Default: the backbone's.", show_default=False)]
+Blocks = Annotated[
+    str | None,
+    typer.Option("--blocks", help="Decoder blocks to read, for example 6-9. Default: the backbone's.", show_default=False),
+]
 Timesteps = Annotated[
-    str | None, typer.Option("--timesteps", help="Timesteps to read, for example 50,150. Default: the backbone's.", show_default=False)
+    str | None,
+    typer.Option("--timesteps", help="Timesteps to read, for example 50,150. Default: the backbone's.", show_default=False),
 ]
 CacheDir = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of the feature cache. Default: the user's cache folder.", show_default=False)
+    Path | None,
+    typer.Option("--cache", help="Folder of the feature cache. Default: the user's cache folder.", show_default=False),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not keep features on disk.")]
-Precision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16 (several times faster where the hardware has it).")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32 (exact) or bf16 (several times faster where the hardware has it).")
+]
 
 CACHE_BYTES = 20 * 10**9
 """Size budget of the feature cache; the least recently used features go first."""
@@ -102,7 +110,13 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield progress
 

@@ -75,8 +75,19 @@ def _report(rows: list[Any], root: Path, seconds: float, json_: bool) -> None:
 
     failed = [row for row in rows if row.message]
     computed, tiles = sum(row.computed for row in rows), sum(row.tiles for row in rows)
-    say(f"{computed} of {tiles} tiles computed, the others were there, {len(failed)} images failed, {seconds:.1f} s; cache {root}")
+    say(
+        f"{computed} of {tiles} tiles computed, the others were there, {len(failed)} images failed, "
+        f"{seconds:.1f} s; cache {root}"
+    )
     if json_:
-        print_json({"cache": root, "tiles": tiles, "computed": computed, "seconds": round(seconds, 3), "images": [vars(row) for row in rows]})
+        print_json(
+            {
+                "cache": root,
+                "tiles": tiles,
+                "computed": computed,
+                "seconds": round(seconds, 3),
+                "images": [vars(row) for row in rows],
+            }
+        )
     if failed:
         raise InputError(f"{len(failed)} images failed, the first: {failed[0].message}")

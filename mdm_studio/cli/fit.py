@@ -28,15 +28,25 @@ from mdm_studio.errors import UsageError
 
 def fit(
     images: Images,
-    labels: Annotated[Path, typer.Argument(help="Folder of label maps named like their images: 0 = unlabelled, 1..K = classes.")],
+    labels: Annotated[
+        Path, typer.Argument(help="Folder of label maps named like their images: 0 = unlabelled, 1..K = classes.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The classifier, FILE.mdm.", show_default=False)],
-    backbone: Annotated[str | None, typer.Option(help="Name or folder of a backbone. Default: the bundled one.", show_default=False)] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Name or folder of a backbone. Default: the bundled one.", show_default=False)
+    ] = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
-    unlabelled: Annotated[str, typer.Option(help="Value that means `no label`, or none: every pixel is labelled (dense masks).")] = "0",
-    names: Annotated[str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)] = None,
+    unlabelled: Annotated[
+        str, typer.Option(help="Value that means `no label`, or none: every pixel is labelled (dense masks).")
+    ] = "0",
+    names: Annotated[
+        str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)
+    ] = None,
     members: Annotated[int, typer.Option(min=1, help="MLPs in the ensemble.")] = 10,
-    class_weight: Annotated[str, typer.Option(help="balanced (rare classes count as much) or none (as published).")] = "balanced",
+    class_weight: Annotated[
+        str, typer.Option(help="balanced (rare classes count as much) or none (as published).")
+    ] = "balanced",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     precision: Precision = "fp32",
     cache: CacheDir = None,

@@ -40,7 +40,9 @@ def predict(
         int | None, typer.Option(help="Class value that is no object. Default: the lowest class.", show_default=False)
     ] = None,
     min_size: Annotated[int, typer.Option(min=0, help="Drop objects of fewer pixels.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there; otherwise they are skipped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace masks that are there; otherwise they are skipped.")
+    ] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, for example tcp://127.0.0.1:8786.", show_default=False)
     ] = None,
@@ -57,7 +59,7 @@ def predict(
     Example: `mdm-studio predict nuclei.mdm images/ --out masks/ --uncertainty`
     """
     from mdm_studio.io.images import check_unique_names, find_images
-    from mdm_studio.services.batch import FileResult, PredictOptions, predict_files, raise_failures
+    from mdm_studio.services.batch import PredictOptions, predict_files, raise_failures
 
     if format_ not in ("png", "tiff", "ome-zarr", "npy"):
         raise UsageError(f"--format {format_!r} is not known; choose png, tiff, ome-zarr or npy")

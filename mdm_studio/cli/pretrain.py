@@ -32,7 +32,9 @@ def pretrain(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 16,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
     patch: Annotated[int, typer.Option(min=1, help="Side of a hidden patch in pixels.")] = 8,
-    intensity: Annotated[str, typer.Option(help="percentile (of each image) or range (of the file's data type).")] = "percentile",
+    intensity: Annotated[
+        str, typer.Option(help="percentile (of each image) or range (of the file's data type).")
+    ] = "percentile",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",

@@ -1,0 +1,1 @@
+"""Schedules, corruptions and objectives of the papers."""

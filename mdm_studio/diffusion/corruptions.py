@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 T_MAX = 1000
@@ -58,7 +57,9 @@ def hide_patches(x: Tensor, hidden: Tensor, patch: int) -> Tensor:
     """
     height, width = x.shape[-2:]
     if height % patch or width % patch:
-        raise ValueError(f"an image of {height} x {width} cannot be cut into patches of {patch} x {patch}; crop or pad it first")
+        raise ValueError(
+            f"an image of {height} x {width} cannot be cut into patches of {patch} x {patch}; crop or pad it first"
+        )
     grid = hidden.reshape(-1, 1, height // patch, width // patch)  # (B, 1, h, w)
     keep = ~grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3)  # (B, 1, H, W)
     return x * keep

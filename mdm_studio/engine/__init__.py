@@ -1,0 +1,1 @@
+"""Algorithms: backbones, features, the ensemble, pretraining, metrics."""

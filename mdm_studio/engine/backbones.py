@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -64,12 +63,14 @@ class BackboneCard:
             values |= {key: tuple(values[key]) for key in ("blocks", "timesteps") if key in values}
             card = cls(**values)
         except TypeError as error:
-            raise BackboneError(f"{folder / CARD} is not a card of this version ({error}); import or pretrain the backbone again") from error
+            raise BackboneError(
+                f"{folder / CARD} is not a card of this version ({error}); import or pretrain the backbone again"
+            ) from error
         return card if card.blocks else dataclasses.replace(card, blocks=_shallow_blocks(card.arch))
 
     def unet(self) -> UNetConfig:
         """Configuration of the UNet."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arch.items() if k != "kind"}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arch.items() if k != "kind"}
         return UNetConfig(**fields)
 
 
@@ -98,8 +99,11 @@ class Backbone:
         self.card = card
         self.device = device or torch.device("cpu")
         self.bf16 = bf16
-        self.net = net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recipe: Recipe = registry.load("recipes", card.recipe["name"])(**{k: v for k, v in card.recipe.items() if k != "name"})
+        self.net = net.eval().requires_grad_(False)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe: Recipe = registry.load("recipes", card.recipe["name"])(
+            **{k: v for k, v in card.recipe.items() if k != "name"}
+        )
 
     @property
     def in_channels(self) -> int:
@@ -154,7 +158,9 @@ def find_backbone(name: str) -> Path:
     for folder in (Path(name), Path(name) / "backbone"):
         if (folder / CARD).is_file():
             return folder
-    raise BackboneError(f"there is no backbone {name!r}; give a folder or one of: {', '.join(sorted(folders)) or '(none installed)'}")
+    raise BackboneError(
+        f"there is no backbone {name!r}; give a folder or one of: {', '.join(sorted(folders)) or '(none installed)'}"
+    )
 
 
 def find_by_digest(digest: str, hint: str) -> Path:
@@ -174,7 +180,8 @@ def find_by_digest(digest: str, hint: str) -> Path:
         if read_card(folder).get("digest") == digest:
             return folder
     raise BackboneError(
-        f"the backbone {hint!r} with digest {digest} is not here; import it (mdm-studio backbones import) or name its folder with --backbone"
+        f"the backbone {hint!r} with digest {digest} is not here; import it (mdm-studio backbones import) "
+        "or name its folder with --backbone"
     )
 
 
@@ -218,13 +225,17 @@ def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != found:
         missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-        other = [f"{k} is {found[k]}, wanted {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if wanted[k] != found[k]]
+        other = [
+            f"{k} is {found[k]}, wanted {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if wanted[k] != found[k]
+        ]
         parts = [
             f"{len(keys)} {what}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
             for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", other))
             if keys
         ]
-        raise CheckpointError(f"{source} does not fit this network ({'; '.join(parts)}); choose the --arch and options it was trained with")
+        raise CheckpointError(
+            f"{source} does not fit this network ({'; '.join(parts)}); choose the --arch and options it was trained with"
+        )
     net.load_state_dict(dict(tensors), assign=True)
 
 
@@ -249,23 +260,18 @@ def describe(folder: Path) -> dict[str, Any]:
     config = card.unet()
     shapes = [config.block_shape(block) for block in range(config.n_blocks)]
     bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
-    return json.loads(
-        json.dumps(
-            {
-                "name": card.name,
-                "folder": str(folder),
-                "bundled": bundled,
-                "summary": card.summary,
-                "digest": card.digest,
-                "recipe": card.recipe,
-                "intensity": card.intensity,
-                "in_channels": config.in_channels,
-                "blocks": [{"block": i, "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
-                "default_blocks": card.blocks,
-                "default_timesteps": card.timesteps,
-                "bytes": (folder / WEIGHTS).stat().st_size,
-                "training": card.training,
-            }
-        )
-    )  # type: ignore[no-any-return]
-
+    return {
+        "name": card.name,
+        "folder": str(folder),
+        "bundled": bundled,
+        "summary": card.summary,
+        "digest": card.digest,
+        "recipe": card.recipe,
+        "intensity": card.intensity,
+        "in_channels": config.in_channels,
+        "blocks": [{"block": i, "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
+        "default_blocks": list(card.blocks),
+        "default_timesteps": list(card.timesteps),
+        "bytes": (folder / WEIGHTS).stat().st_size,
+        "training": card.training,
+    }

@@ -56,7 +56,10 @@ def import_checkpoint(
     """
     folder = user_data_dir() / FOLDER / name
     if folder.exists():
-        raise BackboneError(f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) or choose another --name")
+        raise BackboneError(
+            f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
+            "or choose another --name"
+        )
     try:
         config = dataclasses.replace(SIZES[arch], **dict(options or {}))
     except (KeyError, TypeError) as error:
@@ -77,7 +80,9 @@ def import_checkpoint(
         "halo": 32,
         "summary": f"imported from {path.name}",
     }
-    write_backbone(folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n")
+    write_backbone(
+        folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n"
+    )
     return folder
 
 
@@ -97,7 +102,9 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors (pickled code), which is never run here; ask for a file with the state dict alone"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); download it again") from error
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); download it again"
+        ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -33,9 +33,9 @@ def pick_device(name: str = "auto") -> torch.device:
 def fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions are fast on `device`: any CUDA GPU that supports them, or a CPU with the instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "cpu":
-        has: dict[str, Any] = torch.cpu.get_capabilities()
+        has = torch.cpu.get_capabilities()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
     return False
 

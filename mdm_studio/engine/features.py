@@ -77,10 +77,14 @@ class FeatureSettings:
         times = tuple(dict.fromkeys(card.timesteps if timesteps is None else timesteps))
         wrong = [b for b in chosen if not 0 <= b < backbone.n_blocks]
         if wrong or not chosen:
-            raise UsageError(f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest)")
+            raise UsageError(
+                f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest)"
+            )
         late = [t for t in times if not 0 <= t <= backbone.recipe.t_max]
         if late or not times:
-            raise UsageError(f"timesteps {late or 'none'}: {card.name} takes timesteps 0 (nothing hidden) to {backbone.recipe.t_max}")
+            raise UsageError(
+                f"timesteps {late or 'none'}: {card.name} takes timesteps 0 (nothing hidden) to {backbone.recipe.t_max}"
+            )
         return cls(chosen, times, card.tile if tile is None else tile, card.halo, "bf16" if backbone.bf16 else "fp32")
 
     def specs(self, backbone: Backbone) -> list[MapSpec]:
@@ -118,7 +122,9 @@ class PlaneFeatures:
         _, self.height, self.width = plane.shape
         self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=backbone.total_stride)
         self.specs = settings.specs(backbone)
-        fit_channels(np.empty((plane.shape[0], 0, 0), plane.dtype), backbone.in_channels, name=plane.name)  # fail before any work
+        fit_channels(
+            np.empty((plane.shape[0], 0, 0), plane.dtype), backbone.in_channels, name=plane.name
+        )  # fail before any work
         self.store: TileStore | None = None if cache is None else self._entry(cache)
         self._window: IntensityWindow | None = None
         self._statistics: dict[int, NormStatistics] = {}
@@ -138,7 +144,11 @@ class PlaneFeatures:
 
     def missing(self) -> list[tuple[int, int]]:
         """Tiles of which some map is not in the store, row by row."""
-        return list(self.grid) if self.store is None else [t for t in self.grid if not all(self.store.has(s, *t) for s in self.specs)]
+        return (
+            list(self.grid)
+            if self.store is None
+            else [t for t in self.grid if not all(self.store.has(s, *t) for s in self.specs)]
+        )
 
     def compute(self, tiles: Sequence[tuple[int, int]] | None = None) -> Iterator[tuple[int, int]]:
         """Compute and store the missing tiles (of `tiles`, or all of them); yields each as it is done."""
@@ -192,7 +202,8 @@ class PlaneFeatures:
             halves = _halves(rows, cols, self.backbone.total_stride)
             if halves is None:
                 raise BackboneError(
-                    f"{self.backbone.card.name} does not fit into the memory of {self.backbone.device} even for the smallest tile; "
+                    f"{self.backbone.card.name} does not fit into the memory of {self.backbone.device} even for the "
+                    "smallest tile; "
                     "use --device cpu or a smaller backbone"
                 ) from error
             if self.backbone.device.type == "cuda":

@@ -30,10 +30,9 @@ class TileGrid:
     @classmethod
     def of(cls, height: int, width: int, *, tile: int, halo: int, align: int) -> TileGrid:
         """Grid for a plane; `tile` and `halo` are rounded up to multiples of `align`."""
-        up = lambda n: -(-n // align) * align  # noqa: E731
         if height * width <= (_WHOLE * tile) ** 2 and max(height, width) <= 2 * tile:
-            return cls(height, width, (up(height), up(width)), up(halo))
-        return cls(height, width, (up(tile), up(tile)), up(halo))
+            return cls(height, width, (_up(height, align), _up(width, align)), _up(halo, align))
+        return cls(height, width, (_up(tile, align), _up(tile, align)), _up(halo, align))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,6 +63,10 @@ class TileGrid:
 def map_size(height: int, width: int, stride: int) -> tuple[int, int]:
     """Height and width of a feature map of `stride`, in cells."""
     return -(-height // stride), -(-width // stride)
+
+
+def _up(n: int, align: int) -> int:
+    return -(-n // align) * align
 
 
 def _span(index: int, tile: int, size: int) -> slice:

@@ -56,7 +56,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
-        raise BackboneError(f"{folder} is no backbone folder (no {CARD}); `mdm-studio backbones list` shows what is there") from error
+        raise BackboneError(
+            f"{folder} is no backbone folder (no {CARD}); `mdm-studio backbones list` shows what is there"
+        ) from error
     except ValueError as error:
         raise BackboneError(f"{path} is damaged ({error}); import or pretrain the backbone again") from error
     if card.get("format", 0) > FORMAT:

@@ -45,11 +45,13 @@ def read_checkpoint(path: Path, device: str = "cpu") -> tuple[dict[str, Any], di
     try:
         with safe_open(path, framework="pt", device=device) as file:
             facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}; check the path") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); use another checkpoint or make it again") from error
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); use another checkpoint or make it again"
+        ) from error
     if not isinstance(facts, dict) or facts.get("version", 0) > VERSION:
         raise CheckpointError(f"{path} was not written by this version of MDM Studio; read it with the version that wrote it")
     return tensors, facts

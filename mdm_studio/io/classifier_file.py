@@ -96,7 +96,9 @@ def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]
             facts = json.loads(archive.read(_FACTS))
             tensors = load(archive.read(_TENSORS))
     except FileNotFoundError as error:
-        raise ClassifierError(f"there is no classifier {path}; make one with: mdm-studio fit IMAGES LABELS --out {path}") from error
+        raise ClassifierError(
+            f"there is no classifier {path}; make one with: mdm-studio fit IMAGES LABELS --out {path}"
+        ) from error
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
         raise ClassifierError(f"{path} is damaged or no classifier of MDM Studio ({error}); fit it again") from error
     version = facts.pop("version", 0)

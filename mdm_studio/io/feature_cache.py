@@ -358,9 +358,10 @@ def _writing(path: Path) -> Iterator[None]:
                 f"the disk of the feature cache is full ({free / 1e6:.0f} MB left at {path}); free some with "
                 "`mdm-studio cache prune --max-size 5GB` or choose another folder with --cache"
             ) from error
-        raise CacheError(f"the feature cache cannot be written at {path} ({error.strerror}); choose another folder with --cache") from error
+        raise CacheError(
+            f"the feature cache cannot be written at {path} ({error.strerror}); choose another folder with --cache"
+        ) from error
 
 
 def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
-

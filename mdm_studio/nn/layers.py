@@ -17,9 +17,9 @@ _Module = TypeVar("_Module", bound=nn.Module)
 class NormStatistics:
     """Group-norm means and variances of one network pass, in the order in which the norms are called.
 
-    Group norm looks at its whole input, so a tile cut from a large image is normalised differently from the image. Here the
-    statistics of a batch of tiles are pooled once (``recorded``) and lent to every tile of the image, which makes a tiled pass of
-    a convolutional network equal to an untiled one up to its receptive field.
+    Group norm looks at its whole input, so a tile cut from a large image is normalised differently from the image. Here
+    the statistics of a batch of windows are pooled once and lent to every tile of the image, which makes a tiled pass of a
+    convolutional network equal to an untiled one up to its receptive field.
     """
 
     moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class NormStatistics:
     def of(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of the next norm, each ``(groups,)`` float32; `x` is ``(B, C, H, W)``."""
         if self.recording:
-            grouped = x.float().unflatten(1, (groups, -1))  # (B, G, C/G, H, W)
+            grouped = x.float().view(len(x), groups, -1, *x.shape[2:])  # (B, G, C/G, H, W)
             variance, mean = torch.var_mean(grouped, dim=(0, 2, 3, 4), correction=0)
             self.moments.append((mean, variance))
             return mean, variance
@@ -48,7 +48,7 @@ class NormStatistics:
 class GroupNorm(nn.GroupNorm):
     """Group norm, computed in float32 whatever the input, optionally with borrowed `NormStatistics`."""
 
-    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         """Normalise ``(B, C, ...)``; the dtype of `x` is kept."""
         if statistics is None:
             return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

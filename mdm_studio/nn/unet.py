@@ -125,7 +125,12 @@ class _ResBlock(nn.Module):
     """Residual block with time conditioning (scale-shift or additive), optionally doubling or halving its input."""
 
     def __init__(
-        self, config: UNetConfig, emb_channels: int, channels: int, out_channels: int, resample: Literal["up", "down", "no"] = "no"
+        self,
+        config: UNetConfig,
+        emb_channels: int,
+        channels: int,
+        out_channels: int,
+        resample: Literal["up", "down", "no"] = "no",
     ) -> None:
         super().__init__()
         self.scale_shift = config.use_scale_shift_norm

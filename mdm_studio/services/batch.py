@@ -67,7 +67,7 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one image: its state, what was written, seconds, pixels of each class value, and the reason of a failure."""
+    """What became of one image: state, files written, seconds, pixels of each class value, and why it failed."""
 
     image: Path
     state: Literal["done", "skipped", "failed"]
@@ -135,7 +135,9 @@ def _predict_image(
     whole = np.zeros((image.planes, image.height, image.width), dtype) if wanted_objects else None
     kept = cache if image.height * image.width <= _LARGE else None
     with ExitStack() as stack:
-        writers = {kind: stack.enter_context(_writer(classifier, image, options, kind, dtype)) for kind in outputs if kind in _RASTERS}
+        writers = {
+            kind: stack.enter_context(_writer(classifier, image, options, kind, dtype)) for kind in outputs if kind in _RASTERS
+        }
         for index in range(image.planes):
             source = PlaneFeatures(classifier.backbone, image.plane(index), classifier.settings, kept)
             at = np.unravel_index(index, image.stack_shape) if image.stack_shape else ()
@@ -199,12 +201,14 @@ def _write_objects(
         write_rows(outputs["table"], rows)
 
 
-def _table_rows(classifier: Classifier, image: ImageFile, index: int, mask: NDArray[Any], numbered: NDArray[Any]) -> list[dict[str, object]]:
+def _table_rows(
+    classifier: Classifier, image: ImageFile, index: int, mask: NDArray[Any], numbered: NDArray[Any]
+) -> list[dict[str, object]]:
     names = {each.value: each.name for each in classifier.info.classes}
     raw = image.plane(index).read(slice(None), slice(None))
     rows = object_table(numbered, mask, raw, image.pixel_size, image.unit)
     where = {"image": image.name} | ({"plane": index} if image.planes > 1 else {})
-    return [where | row | {"class name": names[int(str(row["class"]))]} for row in rows]
+    return [{**where, **row, "class name": names[int(str(row["class"]))]} for row in rows]
 
 
 def _write_object_map(image: ImageFile, numbered: NDArray[Any], options: PredictOptions, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mdm_studio.engine.backbones import Backbone, find_by_digest, load_backbone
 from mdm_studio.engine.devices import pick_device
@@ -25,7 +26,7 @@ class Classifier:
     @property
     def settings(self) -> FeatureSettings:
         """The features it reads."""
-        precision = "bf16" if self.info.precision == "bf16" else "fp32"
+        precision: Literal["fp32", "bf16"] = "bf16" if self.info.precision == "bf16" else "fp32"
         return FeatureSettings(self.info.blocks, self.info.timesteps, self.info.tile, self.info.halo, precision)
 
     def save(self, path: Path) -> None:

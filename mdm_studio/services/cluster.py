@@ -39,12 +39,14 @@ def predict_on_cluster(
     except ImportError as error:
         raise UsageError("--scheduler needs the package distributed; install mdm-studio[cluster]") from error
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout="10s")  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise UsageError(f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints") from error
+        raise UsageError(
+            f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
+        ) from error
     with client:
         futures = [client.submit(_predict_one, classifier, path, options, pure=False) for path in paths]
-        for future in as_completed(futures):
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
             yield future.result()
 
 

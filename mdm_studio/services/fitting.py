@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdm_studio.arrays import LabelMap
 from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
@@ -59,7 +60,7 @@ class FitRequest:
     channels: tuple[int, ...] | None = None
     bf16: bool = False
     device: str = "auto"
-    ensemble: EnsembleConfig = EnsembleConfig()
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class LabelledPoints:
     plane: int
     rows: NDArray[np.intp]
     cols: NDArray[np.intp]
-    values: NDArray[np.integer[Any]]
+    values: LabelMap
 
 
 def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator[FitStep, None, Classifier]:
@@ -143,7 +144,9 @@ def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int)
 
 def _named(classes: Sequence[int], given: tuple[str, ...]) -> dict[int, str]:
     if given and len(given) != len(classes):
-        raise UsageError(f"--classes names {len(given)} classes and the labels have {len(classes)} (values {list(classes)}); name each once")
+        raise UsageError(
+            f"--classes names {len(given)} classes and the labels have {len(classes)} (values {list(classes)}); name each once"
+        )
     return dict(zip(classes, given or [f"class {value}" for value in classes], strict=True))
 
 
@@ -162,7 +165,9 @@ def _limited(planes: list[LabelledPoints], limit: int, seed: int) -> list[Labell
         chosen = kept[start : start + len(plane.values)]
         start += len(plane.values)
         if chosen.any():
-            limited.append(LabelledPoints(plane.path, plane.plane, plane.rows[chosen], plane.cols[chosen], plane.values[chosen]))
+            limited.append(
+                LabelledPoints(plane.path, plane.plane, plane.rows[chosen], plane.cols[chosen], plane.values[chosen])
+            )
     return limited
 
 
@@ -192,5 +197,7 @@ def _train(
     features: Tensor, targets: NDArray[np.intp], n_classes: int, config: EnsembleConfig
 ) -> Generator[FitStep, None, tuple[PixelMLPEnsemble, int]]:
     for step in train_ensemble(features, targets, n_classes, config):
-        yield FitStep("training", step.epoch / config.max_epochs, f"epoch {step.epoch + 1}, loss {float(np.mean(step.losses)):.3f}")
+        yield FitStep(
+            "training", step.epoch / config.max_epochs, f"epoch {step.epoch + 1}, loss {float(np.mean(step.losses)):.3f}"
+        )
     return step.snapshot(), step.iteration + 1

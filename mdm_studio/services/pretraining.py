@@ -15,7 +15,7 @@ import torch
 
 from mdm_studio import registry
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
-from mdm_studio.engine.pretrain import Pretrainer, PretrainConfig, Step
+from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer, Step
 from mdm_studio.errors import CheckpointError, InputError, JobError, UsageError
 from mdm_studio.io.backbone_files import write_backbone
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
@@ -67,7 +67,7 @@ class Job:
     def from_json(cls, values: dict[str, Any]) -> Job:
         """Rebuild a job from `to_json`."""
         values = {k: v for k, v in values.items() if k not in ("kind", "version")}
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("network").items()}
+        network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("network").items()}
         images, channels = tuple(values.pop("images")), values.pop("channels")
         config = PretrainConfig(**values.pop("config"))
         return cls(images, tuple(channels) if channels else None, network=UNetConfig(**network), config=config, **values)
@@ -132,7 +132,9 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
     paths = [Path(path) for path in job.images]
     missing = [path for path in paths if not path.exists()]
     if missing:
-        raise JobError(f"{len(missing)} images of this job are gone, the first is {missing[0]}; put them back or start a new job")
+        raise JobError(
+            f"{len(missing)} images of this job are gone, the first is {missing[0]}; put them back or start a new job"
+        )
     planes, _ = survey(paths, job.channels, job.config.intensity)
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, job.config)
@@ -288,6 +290,8 @@ class _Run:
             "intensity": self.job.config.intensity,
             "training": facts,
         }
-        weights = {name: value.half() if value.dtype == torch.float32 else value for name, value in self.trainer.weights().items()}
+        weights = {
+            name: value.half() if value.dtype == torch.float32 else value for name, value in self.trainer.weights().items()
+        }
         write_backbone(self.folder.backbone, weights, card, model_card(card))
         loss_curve(self.folder.backbone / "loss.png", rows)
