@@ -577,9 +577,7 @@ class _Tally:
         """The tally as arrays."""
         mixed = torch.special.entr(self._probabilities).sum(0)
         uncertainty = (mixed - self._entropy / self._members).clamp_min_(0)
-        return Prediction(
-            self._votes.argmax(0).cpu().numpy(), self._probabilities.cpu().numpy(), uncertainty.cpu().numpy()
-        )
+        return Prediction(self._votes.argmax(0).cpu().numpy(), self._probabilities.cpu().numpy(), uncertainty.cpu().numpy())
 
 
 # --- state --------------------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class PixelMLPEnsemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(E, N, K)`` of pixels ``(N, D)``, or of other pixels for each member, ``(E, N, D)``."""
-        inputs = ((x - self.shift) * self.scale).transpose(-1, -2)  # (D, N) or (E, D, N)
+        inputs = (x - self.shift).mul_(self.scale).transpose(-1, -2)  # (D, N) or (E, D, N)
         first = self.norm1(F.relu(self.linear1(inputs)))  # (E, h1, N)
         second = self.norm2(F.relu(self.linear2(first)))  # (E, h2, N)
         logits: Tensor = self.linear3(second)  # (E, K, N)
