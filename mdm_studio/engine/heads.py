@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mdm_studio.errors import ClassifierError, InputError, LabelsError, UsageError
-from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble, cells_read, hidden_sizes, predict_pixels
+from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble, cells_read, hidden_sizes, predict_pixels, taps
 
 _SAMPLE_BYTES = 32 << 20  # taps gathered at a time by `sample_features`
 _TOP = 10  # an image's uncertainty is the mean of its most uncertain tenth (DatasetGAN, Baranchuk)
@@ -171,9 +171,8 @@ def _taps(
     feature_map: FeatureMap, axis: int, pixels: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Lower and upper cell (in the crop) of each pixel along an axis, and the weight of the upper one."""
-    s, full, origin, held = (
-        feature_map.stride, feature_map.full[axis], feature_map.origin[axis], feature_map.values.shape[1 + axis],
-    )  # fmt: skip
+    s, full, origin = feature_map.stride, feature_map.full[axis], feature_map.origin[axis]
+    held = feature_map.values.shape[1 + axis]
     if len(pixels):
         first, end = cells_read(int(pixels.min()), int(pixels.max()) + 1, s, full)
         if pixels.min() < 0 or pixels.max() >= full * s or first < origin or end > origin + held:
@@ -181,10 +180,7 @@ def _taps(
                 f"pixels {pixels.min()}..{pixels.max()} along axis {axis} read cells {first}..{end - 1} of a map of stride {s} "
                 f"that holds {origin}..{origin + held - 1} of 0..{full - 1}: take pixels that these maps surround"
             )
-    place = np.clip((pixels + 0.5) / s - 0.5, 0, full - 1)
-    lower = np.floor(place).astype(np.int64)
-    weight = place - lower
-    upper = np.minimum(lower + (weight > 0), full - 1)
+    lower, upper, weight = taps(pixels, s, full)
     return lower - origin, upper - origin, weight
 
 

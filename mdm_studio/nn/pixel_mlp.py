@@ -15,8 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdm_studio.errors import UsageError
@@ -25,7 +27,8 @@ MANY_CLASSES = 30  # from here on the wider MLP (Baranchuk et al. 2022, released
 _INIT_STD = 0.02  # normal weights, zero biases, as both papers
 _BLOCK_BYTES = 128 << 20  # cells of all maps and a member's hidden units: 256 x 256 at the papers' sizes is one block
 _BLOCK_WIDTH = 1024  # pixels; wide enough for the halo cells to cost little
-_CHUNK_BYTES = 2 << 20  # one member's hidden units at pixels: stays in the second-level cache and its neighbour
+_CHUNK_BYTES = 2 << 20  # one member's hidden units at pixels: stays near the core, and malloc does not give it back each time
+_COARSE = 2  # from larger strides on, rows are interpolated before columns (measured)
 # oneDNN's linear layer with the ReLU done on the way, which PyTorch's own compiler emits; absent from builds without oneDNN
 _FUSED_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
@@ -257,6 +260,17 @@ def cells_read(start: int, stop: int, stride: int, size: int) -> tuple[int, int]
     return min(max(first, 0), size - 1), min(max(last, 0), size - 1) + 1
 
 
+def taps(pixels: NDArray[np.int64], stride: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The two cells that each pixel reads along an axis of a map with `size` cells, and the weight of the second.
+
+    A cell of weight zero is not read: the first is given twice.
+    """
+    place = np.clip((pixels + 0.5) / stride - 0.5, 0, size - 1)
+    lower = np.floor(place).astype(np.int64)
+    weight = place - lower
+    return lower, lower + (weight > 0), weight
+
+
 @dataclass(frozen=True)
 class _Group:
     """Cells of all maps of one stride that a block of the image reads."""
@@ -320,19 +334,33 @@ def _logits(folded: FoldedMember, groups: Sequence[_Group], hidden: Sequence[Ten
 
 
 def _upsampled(hidden: Tensor, group: _Group, rows: slice, cols: slice) -> Tensor:
-    """``(rows, cols, h1)`` of hidden cells ``(h, w, h1)``: only the cells that these pixels read, brought to pixels."""
+    """``(rows, cols, h1)`` of hidden cells ``(h, w, h1)``.
+
+    The group ends at the border of the whole map or one cell outside its block, so clamping to its cells is clamping to the map's.
+    """
     s, (top, left) = group.stride, group.origin
-    # the group ends at the border of the whole map or one cell outside its block, so its size clamps as the whole map's does
+    height = rows.stop - rows.start
+    across = slice(cols.start - left * s, cols.stop - left * s)
+    if s > _COARSE:  # a few pixel rows: interpolating whole cells down the image would make many rows that are not asked for
+        lower, upper, weight = taps(np.arange(rows.start, rows.stop) - top * s, s, group.size[0])
+        index = [torch.from_numpy(v).to(hidden.device) for v in (lower, upper)]
+        down = torch.from_numpy(weight).to(hidden)[:, None, None]
+        cells = torch.lerp(hidden.index_select(0, index[0]), hidden.index_select(0, index[1]), down)  # (rows, w, h1)
+        return _interpolated(cells, 1, s)[:, across]
     first, end = cells_read(rows.start - top * s, rows.stop - top * s, s, group.size[0])
-    cells = hidden[first:end]
-    if s > 1:
-        size = (cells.shape[0] * s, cells.shape[1] * s)
-        # (1, h1, h, w) in channels-last memory: PyTorch then interpolates whole vectors of hidden units. The batch axis must be
-        # the outermost before the permutation: with another stride it counts as not channels-last and takes 30 times as long
-        image = cells[None].permute(0, 3, 1, 2)
-        cells = F.interpolate(image, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    y, x = rows.start - (top + first) * s, cols.start - left * s
-    return cells[y : y + rows.stop - rows.start, x : x + cols.stop - cols.start]
+    start = rows.start - (top + first) * s
+    return _interpolated(hidden[first:end], s, s)[start : start + height, across]
+
+
+def _interpolated(cells: Tensor, down: int, across: int) -> Tensor:
+    """``(h, w, C)`` to ``(h * down, w * across, C)``."""
+    if down == across == 1:
+        return cells
+    # (1, C, h, w) in channels-last memory: PyTorch then interpolates whole vectors of channels. The batch axis must be the
+    # outermost before the permutation: with another stride it counts as not channels-last and takes 30 times as long
+    image = cells[None].permute(0, 3, 1, 2)
+    size = (cells.shape[0] * down, cells.shape[1] * across)
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
