@@ -13,6 +13,7 @@ import typer
 
 from mdm_studio.cli import backbones
 from mdm_studio.cli.cache import app as cache
+from mdm_studio.cli.evaluate import evaluate
 from mdm_studio.cli.features import features
 from mdm_studio.cli.fit import fit
 from mdm_studio.cli.predict import predict
@@ -34,6 +35,7 @@ app.add_typer(backbones.app, name="backbones")
 app.command("features")(features)
 app.command("fit")(fit)
 app.command("predict")(predict)
+app.command("evaluate")(evaluate)
 app.add_typer(cache, name="cache")
 
 

@@ -103,6 +103,22 @@ def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(numbers))
 
 
+def parse_unlabelled(text: str) -> int | None:
+    """Value of ``--unlabelled``; ``none`` is None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a number nor ``none``.
+    """
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--unlabelled {text!r} is neither a number nor none; write 0, another value, or none") from error
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, shown only when stderr is a terminal."""

@@ -19,6 +19,7 @@ from mdm_studio.cli.common import (
     Timesteps,
     open_cache,
     parse_numbers,
+    parse_unlabelled,
     print_json,
     progress_bar,
     say,
@@ -72,7 +73,7 @@ def fit(
         backbone=backbone,
         blocks=parse_numbers(blocks, "--blocks"),
         timesteps=parse_numbers(timesteps, "--timesteps"),
-        unlabelled=_unlabelled(unlabelled),
+        unlabelled=parse_unlabelled(unlabelled),
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",
@@ -102,12 +103,3 @@ def fit(
                 **facts,
             }
         )
-
-
-def _unlabelled(text: str) -> int | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"--unlabelled {text!r} is neither a number nor none") from error
