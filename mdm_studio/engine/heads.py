@@ -274,7 +274,7 @@ def train_ensemble(
     The last incomplete batch of an epoch is dropped, as published. The class weights enter as in `torch.nn.CrossEntropyLoss`:
     a weighted mean over the batch.
     """
-    target = torch.as_tensor(np.asarray(labels), dtype=torch.int64).to(features.device)
+    target = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(features.device)
     weight = _class_weights(features, target, n_classes, config)
     ensemble = _starting_ensemble(features, n_classes, config, init)
     return _train(ensemble, features, target, weight, config)

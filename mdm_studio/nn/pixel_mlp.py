@@ -336,7 +336,7 @@ def _logits(folded: FoldedMember, groups: Sequence[_Group], hidden: Sequence[Ten
 def _upsampled(hidden: Tensor, group: _Group, rows: slice, cols: slice) -> Tensor:
     """``(rows, cols, h1)`` of hidden cells ``(h, w, h1)``.
 
-    The group ends at the border of the whole map or one cell outside its block, so clamping to its cells is clamping to the map's.
+    The group ends at the border of the whole map or a cell outside its block, so its cells clamp as the map's do.
     """
     s, (top, left) = group.stride, group.origin
     height = rows.stop - rows.start
