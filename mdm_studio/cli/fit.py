@@ -41,6 +41,9 @@ def fit(
     unlabelled: Annotated[
         str, typer.Option(help="Value that means `no label`, or none: every pixel is labelled (dense masks).")
     ] = "0",
+    instances: Annotated[
+        bool, typer.Option("--instances", help="The label maps number their objects: 0 is background, the rest is object.")
+    ] = False,
     names: Annotated[
         str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)
     ] = None,
@@ -73,7 +76,8 @@ def fit(
         backbone=backbone,
         blocks=parse_numbers(blocks, "--blocks"),
         timesteps=parse_numbers(timesteps, "--timesteps"),
-        unlabelled=parse_unlabelled(unlabelled),
+        unlabelled=None if instances else parse_unlabelled(unlabelled),
+        objects=instances,
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",

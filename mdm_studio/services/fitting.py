@@ -30,6 +30,8 @@ from mdm_studio.services.classifier import Classifier
 
 TRAINING_BYTES = 512 * 2**20
 """Memory for the features of the labelled pixels; of more pixels than fit, a class-stratified sample is taken."""
+TRAINING_PIXELS = 100_000
+"""No more pixels than this either: dense masks have millions, nearly alike, and a fit should take seconds, not minutes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class FitRequest:
         None reads the backbone's defaults.
     unlabelled : int or None
         Value that means "no label"; None if every pixel is labelled.
+    objects : bool
+        The label maps number their objects: 0 becomes class 0, everything else class 1, and no pixel is unlabelled.
     """
 
     images: tuple[str, ...]
@@ -56,6 +60,7 @@ class FitRequest:
     blocks: tuple[int, ...] | None = None
     timesteps: tuple[int, ...] | None = None
     unlabelled: int | None = 0
+    objects: bool = False
     class_names: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
     bf16: bool = False
@@ -100,7 +105,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     backbone = load_backbone(folder, device=pick_device(request.device), bf16=request.bf16)
     settings = FeatureSettings.of(backbone, blocks=request.blocks, timesteps=request.timesteps)
     width = sum(spec.channels for spec in settings.specs(backbone))
-    limit = pixel_limit(TRAINING_BYTES, width)
+    limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
     names = _named(classes, request.class_names)
@@ -137,6 +142,8 @@ def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int)
         with open_image(path, request.channels) as image:
             for plane in range(image.planes):
                 label_map = read_labels(label_path, (image.height, image.width), plane)
+                if request.objects:
+                    label_map = (label_map > 0).astype(np.uint8)
                 rows, cols, values = labelled_points(label_map, request.unlabelled, limit=limit, seed=request.ensemble.seed)
                 if len(rows):
                     yield LabelledPoints(path, plane, rows, cols, values)
