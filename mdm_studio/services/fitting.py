@@ -30,6 +30,7 @@ from mdm_studio.services.classifier import Classifier
 
 TRAINING_BYTES = 512 * 2**20
 """Memory for the features of the labelled pixels; of more pixels than fit, a class-stratified sample is taken."""
+_OBJECT_NAMES = ("background", "object")
 TRAINING_PIXELS = 100_000
 """No more pixels than this either: dense masks have millions, nearly alike, and a fit should take seconds, not minutes."""
 
@@ -108,7 +109,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
-    names = _named(classes, request.class_names)
+    names = _named(classes, request.class_names or (_OBJECT_NAMES if request.objects else ()))
     planes = _limited(planes, limit, request.ensemble.seed)
     features, values = yield from _gather(planes, backbone, settings, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
