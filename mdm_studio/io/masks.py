@@ -1,4 +1,4 @@
-"""Masks, probabilities and uncertainty maps as files, written tile by tile, in memory that does not grow with the image.
+"""Masks, probabilities and uncertainty maps as files, written tile by tile, in memory that does not grow with the image (but for PNG).
 
 ================  ==============  ====================================================================================
 format            file            what it holds
@@ -20,10 +20,8 @@ import colorsys
 import contextlib
 import math
 import re
-import struct
 import threading
 import warnings
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -33,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from PIL import Image as PILImage
 
 from mdm_studio.errors import OutputError, UnreadableImageError, UsageError
 from mdm_studio.io.atomic import replacing
@@ -307,46 +306,34 @@ def _waiting(path: Path, spec: _Spec) -> Iterator[tuple[_PlainWriter, Callable[[
 # ---------------------------------------------------------------------------------------------------------------- PNG
 
 
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-_PNG_END = _png_chunk(b"IEND", b"")
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
 
 
 @contextlib.contextmanager
 def _png(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
-    """PNG by hand: Pillow and imagecodecs need the whole picture in memory."""
+    """PNG through Pillow, which wants the whole mask in memory: 400 MB for 20,000 x 20,000."""
     with _waiting(path, spec) as (writer, bands):
         yield writer
         deep = writer.largest > np.iinfo(np.uint8).max
-        with path.open("wb") as file:
-            file.write(_png_head(spec, deep=deep))
-            packer = zlib.compressobj()
-            for band in bands():
-                rows = band.astype(">u2").view(np.uint8) if deep else band.astype(np.uint8)
-                lines = np.pad(rows, ((0, 0), (1, 0)))  # each line starts with its filter: 0, none
-                file.write(_png_data(packer.compress(lines.tobytes())))
-            file.write(_png_data(packer.flush()) + _PNG_END)
+        mask = np.empty(spec.shape, np.uint16 if deep else np.uint8)
+        top = 0
+        for band in bands():
+            mask[top : top + len(band)] = band
+            top += len(band)
+        picture = PILImage.fromarray(mask)
+        if spec.palette is not None and not deep:
+            colours = class_palette(255) | dict(spec.palette)
+            picture.putpalette([part for value in range(256) for part in _rgb(colours[value])])  # the mode becomes P
+        picture.save(path, format="png", **_png_resolution(spec))
 
 
-def _png_data(packed: bytes) -> bytes:
-    return _png_chunk(b"IDAT", packed) if packed else b""
-
-
-def _png_head(spec: _Spec, *, deep: bool) -> bytes:
-    height, width = spec.shape
-    coloured = spec.palette is not None and not deep
-    header = struct.pack(">IIBBBBB", width, height, 16 if deep else 8, 3 if coloured else 0, 0, 0, 0)
-    head = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header)
-    if coloured:
-        colours = class_palette(255) | dict(spec.palette or {})
-        head += _png_chunk(b"PLTE", b"".join(bytes(_rgb(colours[value])) for value in range(256)))
-    if spec.pixel_size and spec.unit in _METRES:
-        per_metre = [round(1 / (size * _METRES[spec.unit])) for size in reversed(spec.pixel_size)]  # x first
-        if all(0 < n < 1 << 31 for n in per_metre):
-            head += _png_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
-    return head
+def _png_resolution(spec: _Spec) -> dict[str, tuple[float, float]]:
+    """Dots per inch, the only words for a pixel size that Pillow's PNG has."""
+    if spec.pixel_size is None or spec.unit not in _METRES:
+        return {}
+    size_y, size_x = (size * _METRES[spec.unit] for size in spec.pixel_size)
+    dpi = (0.0254 / size_x, 0.0254 / size_y)
+    return {"dpi": dpi} if all(0 < value * 39.4 < 1 << 31 for value in dpi) else {}
 
 
 # --------------------------------------------------------------------------------------------------------------- TIFF
