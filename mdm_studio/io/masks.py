@@ -1,4 +1,6 @@
-"""Masks, probabilities and uncertainty maps as files, written tile by tile, in memory that does not grow with the image (but for PNG).
+"""Masks, probabilities and uncertainty maps as files, written tile by tile.
+
+Memory does not grow with the image, but for PNG, which Pillow wants whole.
 
 ================  ==============  ====================================================================================
 format            file            what it holds
