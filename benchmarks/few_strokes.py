@@ -4,11 +4,11 @@
     python benchmarks/few_strokes.py DATA/glas --group patient --max-size 800
 
 DATA/NAME holds ``images/``, ``masks/`` (instances; the task is mask > 0) and ``index.csv`` with a column of groups that must
-not be split. For each seed 5 images of different groups are labelled and images of other groups are tested, on the same labelled
-pixels and the same test pixels for every method:
+not be split. For each seed 5 images of different groups are labelled and images of other groups are tested, on the same
+labelled pixels and the same test pixels for every method:
 
 * ``forest``: scikit-image's multiscale_basic_features (sigma 1..16) and a random forest of 100 trees, the recipe that
-  ilastik, Labkit and apoc share; ``forest, normalised``: the same on the image with its intensities stretched as the backbone sees it;
+  ilastik, Labkit and apoc share; ``forest, normalised``: the same, intensities stretched as the backbone sees them;
 * ``MLPs on filters``: our ensemble on those filters;
 * ``untrained``: our ensemble on the features of the same network with random weights;
 * ``backbone``: our ensemble on the backbone's features.

@@ -264,7 +264,7 @@ class CacheEntry:
         except FileNotFoundError:  # evicted by another process just now
             return None
         except OSError as error:
-            raise CacheError(f"cannot read {chunk} in the feature cache ({error}); check the drive or use --no-cache") from error
+            raise CacheError(f"cannot read {chunk} of the feature cache ({error}); check the drive, or --no-cache") from error
         except _UNDECODABLE:
             _delete(chunk)
             return None

@@ -62,7 +62,8 @@ def test_paper_sizes_have_the_published_counts(size, params):
     assert sum(p.numel() for p in net.parameters()) == params
     keys = list(net.state_dict())
     assert len(keys) == 566
-    assert keys[:5] == ["time_embed.0.weight", "time_embed.0.bias", "time_embed.2.weight", "time_embed.2.bias", "input_blocks.0.0.weight"]
+    time_embed = ["time_embed.0.weight", "time_embed.0.bias", "time_embed.2.weight", "time_embed.2.bias"]
+    assert keys[:5] == [*time_embed, "input_blocks.0.0.weight"]
     assert keys[-6:] == [
         "output_blocks.17.0.skip_connection.weight",
         "output_blocks.17.0.skip_connection.bias",
