@@ -52,7 +52,9 @@ def survey(paths: Sequence[Path], channels: tuple[int, ...] | None, law: Intensi
         except UnreadableImageError as error:
             unreadable.append(str(error))
     if not planes:
-        raise NoImagesError(f"none of {len(paths)} images can be read; the first says: {unreadable[0] if unreadable else 'no files'}")
+        raise NoImagesError(
+            f"none of {len(paths)} images can be read; the first says: {unreadable[0] if unreadable else 'no files'}"
+        )
     return planes, unreadable
 
 

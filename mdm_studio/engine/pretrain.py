@@ -104,10 +104,14 @@ class Pretrainer:
         torch.manual_seed(config.seed)
         self.net = UNet(network).to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.ema))
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type != "mps")
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type != "mps"
+        )
         model: Any = torch.compile(self.net) if config.compile else self.net
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer.optimizer, lambda n: min(1.0, (n + 1) / max(config.warmup, 1)))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer.optimizer, lambda n: min(1.0, (n + 1) / max(config.warmup, 1))
+        )
         self.step = 0
 
     def steps(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[Step]:
@@ -176,7 +180,9 @@ class Pretrainer:
         facts = {
             "step": self.step,
             "averaged": int(self.ema.n_averaged),
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if isinstance(v, int | float | list) and k != "lr_lambdas"},
+            "schedule": {
+                k: v for k, v in self.schedule.state_dict().items() if isinstance(v, int | float | list) and k != "lr_lambdas"
+            },
         }
         return {name: value.detach().contiguous() for name, value in arrays.items()}, facts
 
