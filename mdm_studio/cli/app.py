@@ -13,6 +13,7 @@ import typer
 
 from mdm_studio.cli import backbones
 from mdm_studio.cli.cache import app as cache
+from mdm_studio.cli.demo import demo
 from mdm_studio.cli.evaluate import evaluate
 from mdm_studio.cli.features import features
 from mdm_studio.cli.fit import fit
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+app.command("demo")(demo)
 app.command("pretrain")(pretrain)
 app.add_typer(backbones.app, name="backbones")
 app.command("features")(features)

@@ -184,11 +184,14 @@ class PlaneFeatures:
     # ---- computing ---------------------------------------------------------------------------------------------------
 
     def _image(self, rows: slice, cols: slice) -> Image:
-        """A window of the normalised image with the backbone's channels."""
+        """A window of the normalised image with the backbone's channels; outside the image it is mirrored."""
         if self._window is None:
             self._window = intensity_window(self.plane.sample(), self.backbone.card.intensity, joint=self.plane.rgb)
-        image = normalise(self.plane.read(rows, cols), self._window)
-        return fit_channels(image, self.backbone.in_channels, name=self.plane.name)
+        sizes = (self.height, self.width)
+        inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip((rows, cols), sizes, strict=True)]
+        image = fit_channels(normalise(self.plane.read(*inside), self._window), self.backbone.in_channels, name=self.plane.name)
+        outside = [(i.start - s.start, s.stop - i.stop) for i, s in zip(inside, (rows, cols), strict=True)]
+        return np.pad(image, [(0, 0), *outside], mode="symmetric")
 
     def _extract_tile(self, row: int, col: int, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
         rows, cols = self.grid.core(row, col)
@@ -225,9 +228,13 @@ class PlaneFeatures:
         return np.concatenate([np.delete(a, np.s_[-MARGIN:], axis + 1), np.delete(b, np.s_[:MARGIN], axis + 1)], axis + 1)
 
     def _run(self, rows: slice, cols: slice, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
-        halo, align = self.grid.halo, self.backbone.total_stride
-        seen = [slice(max(s.start - halo, 0), min(s.stop + halo, n)) for s, n in ((rows, self.height), (cols, self.width))]
-        image = _padded(self._image(*seen), align)
+        # a mirrored border keeps the zeros that convolutions pad with away from the image's own pixels
+        halo, border = self.grid.halo, min(self.grid.halo, self.backbone.total_stride)
+        seen = [
+            slice(max(s.start - halo, -border), min(s.stop + halo, n + border))
+            for s, n in ((rows, self.height), (cols, self.width))
+        ]
+        image = _padded(self._image(*seen), self.backbone.total_stride)
         x = torch.from_numpy(image)[None]  # (1, C, h, w)
         out: dict[MapSpec, NDArray[np.float16]] = {}
         for t in dict.fromkeys(spec.timestep for spec in specs):
