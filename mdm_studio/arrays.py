@@ -89,7 +89,7 @@ def _window(values: Pixels, law: IntensityLaw) -> tuple[float, float]:
     finite = values if values.dtype.kind != "f" else values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
-    if law == "range":
+    if law == "range" or values.dtype.kind == "b":
         if values.dtype.kind == "f" and (finite.min() < low or finite.max() > high):
             low, high = float(finite.min()), float(finite.max())
         return (low, high) if high > low else (low, low + 1.0)

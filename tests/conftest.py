@@ -63,3 +63,50 @@ def _display_for_gui_tests(request: pytest.FixtureRequest) -> None:
 def repository() -> Path:
     """Root of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a backbone with random weights, small enough for tests: blocks 0 and 1 at stride 4 and 2."""
+    import dataclasses
+
+    from mdm_studio.engine.backbones import untrained_backbone
+    from mdm_studio.io.backbone_files import write_backbone
+    from mdm_studio.nn.unet import UNetConfig
+
+    config = UNetConfig(
+        model_channels=32, channel_mult=(1, 1), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8
+    )
+    net = untrained_backbone(config).net
+    card = {
+        "name": "tiny",
+        "arch": {"kind": "unet", **dataclasses.asdict(config)},
+        "recipe": {"name": "mdm"},
+        "blocks": [1, 2, 3],
+        "timesteps": [50],
+        "tile": 64,
+        "halo": 32,
+    }
+    folder = tmp_path_factory.mktemp("backbones") / "tiny"
+    write_backbone(folder, net.state_dict(), card, "# tiny\n")
+    return folder
+
+
+@pytest.fixture
+def images_and_labels(tmp_path: Path) -> tuple[Path, Path]:
+    """Three images of discs, 60 x 70, and label maps with strokes (1 = ground, 2 = disc) for two of them."""
+    import numpy as np
+    from PIL import Image
+
+    from mdm_studio.testing import blobs
+
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for number in range(3):
+        image, mask = blobs(60, 70, seed=number)
+        Image.fromarray(image).save(images / f"field{number}.png")
+        strokes = np.where(np.arange(60)[:, None] % 6 == 0, mask, 0).astype(np.uint8)
+        if number < 2:
+            Image.fromarray(strokes).save(labels / f"field{number}.png")
+    return images, labels

@@ -1,8 +1,8 @@
 """Pretraining of a backbone: a generator of steps that knows no file, progress bar or thread.
 
 `Pretrainer` owns what a run must remember (network, its moving average, optimizer, learning-rate schedule, step). Every random
-number depends on ``(seed, step, process)`` alone, so a run resumed from its state equals an uninterrupted one bit for bit on the
-same CPU and number of threads.
+number depends on ``(seed, step, process)`` alone, so a run resumed from its state equals an uninterrupted one bit for bit
+on the same CPU and number of threads.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class Pretrainer:
         if not np.isfinite(value) or not torch.isfinite(norm):
             self.optimizer.zero_grad()
             raise JobError(
-                f"the loss became {value} at step {self.step + 1}; resume from the last checkpoint with a smaller --lr or --precision fp32"
+                f"the loss became {value} at step {self.step + 1}; the last checkpoint is good: "
+                "start a new job with a smaller --lr or --precision fp32"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -158,7 +159,7 @@ class Pretrainer:
 
     @torch.no_grad()
     def reconstruct(self, x: NDArray[np.float32], timesteps: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the averaged network sees and makes of images ``(B, C, H, W)`` at each timestep: two ``(T, B, C, H, W)`` arrays."""
+        """What the averaged network sees and makes of ``(B, C, H, W)`` at each timestep: two ``(T, B, C, H, W)`` arrays."""
         images = torch.from_numpy(np.ascontiguousarray(x)).to(self.accelerator.device)
         network = self.ema.module.eval()
         seen_all, made_all = [], []
@@ -205,7 +206,8 @@ class Pretrainer:
             self.optimizer.load_state_dict(whole)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"the checkpoint does not fit this network ({str(error).splitlines()[0]}); resume with the settings the run was started with"
+                f"the checkpoint does not fit this network ({str(error).splitlines()[0]}); "
+                "resume with the settings the run was started with"
             ) from error
         self.ema.n_averaged.fill_(facts["averaged"])
         self.schedule.load_state_dict(self.schedule.state_dict() | facts["schedule"])

@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Any], facts: Mapping[str,
 
     header = {_FACTS: json.dumps({"version": VERSION, **facts})}
     with replacing(path) as unfinished:
-        save_file(dict(tensors), unfinished, metadata=header)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=header)
 
 
 def read_checkpoint(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,7 +14,7 @@ from mdm_studio.io.atomic import replacing
 
 
 def _rgb(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """``(N, C, H, W)`` in [-1, 1] to one strip ``(H, N * W, 3)``; one channel is grey, of more than three the first three show."""
+    """``(N, C, H, W)`` in [-1, 1] to one strip ``(H, N * W, 3)``; of more than three channels the first three show."""
     shown = images[:, :3] if images.shape[1] >= 3 else np.repeat(images[:, :1], 3, axis=1)
     strip = np.concatenate(list(shown), axis=2).transpose(1, 2, 0)  # (H, N * W, 3)
     return ((strip.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
