@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, print_json, progress_bar, say
-from mdm_studio.errors import UsageError
+from mdm_studio.errors import JobError, UsageError
 
 if TYPE_CHECKING:
     from mdm_studio.io.job_folder import JobFolder
     from mdm_studio.services.pretraining import Progress
+
+_LAUNCH_SECONDS = 120  # a survey of some thousand images takes less
 
 
 def pretrain(
@@ -89,10 +93,22 @@ def _create(folder: JobFolder, images: list[str], config: dict[str, Any], **sett
     if config["precision"] not in ("auto", "bf16", "fp32"):
         raise UsageError(f"--precision {config['precision']!r} is not known; choose auto, bf16 or fp32")
     job, unreadable = plan(find_images(images), config=PretrainConfig(**config), **settings)
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes (accelerate launch) the first one makes the folder
+        _await(folder)
+        return
     for line in unreadable:
         say(f"left out: {line}")
     folder.create(job.to_json())
     say(f"{len(job.images)} images; the job is in {folder.root}")
+
+
+def _await(folder: JobFolder) -> None:
+    """Wait for the first process to make the job's folder."""
+    deadline = time.monotonic() + _LAUNCH_SECONDS
+    while not folder.exists():
+        if time.monotonic() > deadline:
+            raise JobError(f"the first process made no job in {folder.root}; its own message says why")
+        time.sleep(0.1)
 
 
 def _extend(folder: JobFolder, steps: int | None, minutes: float | None) -> None:
@@ -100,8 +116,9 @@ def _extend(folder: JobFolder, steps: int | None, minutes: float | None) -> None
     from mdm_studio.io.atomic import write_json
 
     settings = folder.settings()
-    if steps is not None or minutes is not None:
-        write_json(folder.job, settings | {"steps": steps, "minutes": minutes})
+    given = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    if given:  # the new budget replaces the old one as a whole
+        write_json(folder.job, settings | {"steps": None, "minutes": None} | given)
 
 
 @contextmanager

@@ -198,13 +198,17 @@ class Pretrainer:
         try:
             self.net.load_state_dict(_below(arrays, "model/"))
             self.ema.module.load_state_dict(_below(arrays, "ema/"))
+            parameters = list(self.net.parameters())
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in _below(arrays, "optimizer/").items():
                 index, slot = name.split("/")
-                slots.setdefault(int(index), {})[slot] = value
+                # the fused optimizer walks raw memory: moments must lie as their channels-last parameters do
+                like = parameters[int(index)]
+                laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                slots.setdefault(int(index), {})[slot] = laid
             whole = self.optimizer.state_dict() | {"state": slots}
             self.optimizer.load_state_dict(whole)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit this network ({str(error).splitlines()[0]}); "
                 "resume with the settings the run was started with"

@@ -96,7 +96,9 @@ def test_whatever_changes_the_features_changes_the_key(backbone, tmp_path, chang
     assert PlaneFeatures(backbone, other_plane, other, cache).missing()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: bytes([*b[:-9], b[-9] ^ 255, *b[-8:]])])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: bytes([*b[:-9], b[-9] ^ 255, *b[-8:]])]
+)
 def test_damaged_tile_is_computed_again(backbone, tmp_path, damage):
     plane, settings = _plane(150, 90), FeatureSettings.of(backbone)
     first = PlaneFeatures(backbone, plane, settings, FeatureCache(tmp_path))

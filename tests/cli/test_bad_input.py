@@ -1,0 +1,218 @@
+"""Bad input: exit code, one line that says what was met and what to do, nothing half-written.
+
+Empty folder, no readable image, one unreadable among many, tiny, grey, RGBA, 16-bit, NaN, N channels, palette PNG, CMYK and rotated
+JPEG, label map of another size, one class only, class 0 only, missing backbone, truncated or foreign classifier, pickle with
+code, read-only folder, wrong options. Stacks are in test_main_job.py; full disks in test_feature_cache.py, test_atomic.py and
+test_pretraining.py; scarce GPU memory in test_features.py; image formats one by one in test_images.py.
+"""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+def _save(path, array, **options):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def test_empty_folder(run, fitted, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcome = run("predict", fitted, tmp_path / "empty", "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "empty" in outcome.error
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "features", "pretrain"])
+def test_no_readable_image(run, fitted, tiny_backbone, tmp_path, command):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    args = {
+        "predict": [fitted, tmp_path / "bad", "--out", tmp_path / "m"],
+        "features": [tmp_path / "bad", "--backbone", tiny_backbone],
+        "pretrain": [tmp_path / "bad", "--out", tmp_path / "j", "--steps", 1],
+    }[command]
+    outcome = run(command, *args)
+    assert outcome.code == 1
+    assert "a.png" in outcome.error
+    assert not (tmp_path / "j").exists()
+
+
+def test_one_unreadable_image_among_many(run, fitted, images_and_labels, tmp_path):
+    (images_and_labels[0] / "broken.png").write_bytes(b"no image")
+    outcome = run("predict", fitted, images_and_labels[0], "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "1 of 4 images failed" in outcome.error
+    assert "broken.png" in outcome.stderr
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["field0.png", "field1.png", "field2.png"]
+
+
+def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (20, 30, 3), np.uint8)
+    _save(folder / "one.png", rgb[:1, :1])
+    _save(folder / "grey.png", rgb[..., 0])
+    _save(folder / "rgba.png", np.dstack([rgb, rgb[..., :1]]))
+    _save(folder / "sixteen.png", (rgb[..., 0].astype(np.uint16) * 100))
+    Image.fromarray(rgb).quantize(16).save(folder / "palette.png")
+    Image.fromarray(rgb).convert("CMYK").save(folder / "cmyk.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    Image.fromarray(rgb).save(folder / "turned.jpg", exif=exif)
+    np.save(folder / "nan.npy", np.where(rgb[..., 0] > 200, np.nan, 0.5).astype(np.float32))
+    np.save(folder / "two.npy", rgb[..., :2])
+    return {"one": (1, 1), "turned": (30, 20)}
+
+
+def test_odd_but_usable_images(run, fitted, tmp_path):
+    """1x1, grey, RGBA, 16-bit, palette, CMYK, rotated by EXIF, float with NaN, two channels: each gets a mask of its size."""
+    sizes = _odd_images(tmp_path / "odd")
+    outcome = run("predict", fitted, tmp_path / "odd", "--out", tmp_path / "m")
+    assert outcome.code == 0
+    masks = sorted((tmp_path / "m").iterdir())
+    assert len(masks) == 9
+    for path in masks:
+        assert np.asarray(Image.open(path)).shape == sizes.get(path.stem, (20, 30))
+
+
+def test_too_many_channels_name_the_option(run, fitted, tmp_path):
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / "c" / "five.npy", np.zeros((5, 20, 30), np.uint8))
+    outcome = run("predict", fitted, tmp_path / "c", "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "5 channels" in outcome.error
+    assert "--channels" in outcome.error
+
+
+def test_two_images_of_one_name(run, fitted, images_and_labels, tmp_path):
+    _save(images_and_labels[0] / "field0.bmp", np.zeros((5, 5, 3), np.uint8))
+    outcome = run("predict", fitted, images_and_labels[0], "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "field0.bmp" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "words"),
+    [
+        (np.ones((5, 5), np.uint8), [], "5 x 5"),
+        (np.ones((60, 70), np.uint8), [], "two classes"),
+        (np.zeros((60, 70), np.uint8), [], "--unlabelled none"),
+        (np.zeros((60, 70, 3), np.uint8) + np.arange(3, dtype=np.uint8), [], "channels that differ"),
+        (np.arange(4200, dtype=np.uint8).reshape(60, 70) % 3, ["--classes", "a"], "1 classes"),
+    ],
+    ids=["another size", "one class only", "class 0 only", "colours", "wrong number of names"],
+)
+def test_label_maps_that_cannot_be_used(run, tiny_backbone, images_and_labels, tmp_path, values, options, words):
+    for path in (tmp_path / "labels").iterdir():
+        path.unlink()
+    _save(tmp_path / "labels" / "field0.png", values)
+    outcome = run(
+        "fit", images_and_labels[0], tmp_path / "labels", "--out", tmp_path / "x.mdm", "--backbone", tiny_backbone, *options
+    )
+    assert outcome.code in (1, 2)
+    assert words in outcome.error
+    assert not (tmp_path / "x.mdm").exists()
+
+
+def test_no_label_map_matches(run, tiny_backbone, images_and_labels, tmp_path):
+    _save(tmp_path / "others" / "zzz.png", np.ones((60, 70), np.uint8))
+    outcome = run("fit", images_and_labels[0], tmp_path / "others", "--out", tmp_path / "x.mdm", "--backbone", tiny_backbone)
+    assert outcome.code == 1
+    assert "none of the 3 images" in outcome.error
+
+
+def test_missing_backbone_lists_the_ones_there_are(run, images_and_labels, tmp_path):
+    outcome = run("fit", *images_and_labels, "--out", tmp_path / "x.mdm", "--backbone", "nonesuch")
+    assert outcome.code == 1
+    assert "there is no backbone 'nonesuch'" in outcome.error
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "newer"])
+def test_classifier_that_cannot_be_read(run, fitted, images_and_labels, tmp_path, damage):
+    path = tmp_path / "bad.mdm"
+    if damage == "truncated":
+        path.write_bytes(fitted.read_bytes()[:-300])
+    elif damage == "foreign":
+        path.write_text("hello")
+    elif damage == "newer":
+        import json
+        import zipfile
+
+        with zipfile.ZipFile(fitted) as old, zipfile.ZipFile(path, "w") as new:
+            new.writestr("classifier.json", json.dumps(json.loads(old.read("classifier.json")) | {"version": 99}))
+            new.writestr("ensemble.safetensors", old.read("ensemble.safetensors"))
+    outcome = run("predict", path, images_and_labels[0], "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "bad.mdm" in outcome.error
+
+
+def test_backbone_with_other_weights_than_its_card(run, tiny_backbone, images_and_labels, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_backbone, tmp_path / "damaged")
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    outcome = run("fit", *images_and_labels, "--out", tmp_path / "x.mdm", "--backbone", folder)
+    assert outcome.code == 1
+    assert "not the file its card describes" in outcome.error
+
+
+class _Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("kind", ["pickle with code", "truncated", "no tensors", "missing"])
+def test_checkpoint_that_cannot_be_imported(run, tmp_path, kind):
+    path, trap = tmp_path / "model.pt", tmp_path / "trap"
+    if kind == "pickle with code":
+        path.write_bytes(pickle.dumps(_Evil(trap)))
+    elif kind == "truncated":
+        torch.save({"a": torch.zeros(1000)}, path)
+        path.write_bytes(path.read_bytes()[:500])
+    elif kind == "no tensors":
+        torch.save({"epoch": 3}, path)
+    outcome = run("backbones", "import", path, "--arch", "small", "--name", "x")
+    assert outcome.code == 1
+    assert "model.pt" in outcome.error
+    assert not trap.exists()
+
+
+def test_output_folder_that_is_a_file(run, fitted, images_and_labels, tmp_path):
+    (tmp_path / "m").write_text("")
+    outcome = run("predict", fitted, images_and_labels[0], "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert (tmp_path / "m").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fit", "I", "L", "--out", "x.mdm", "--blocks", "a-b"], "--blocks"),
+        (["fit", "I", "L", "--out", "x.mdm", "--unlabelled", "maybe"], "--unlabelled"),
+        (["fit", "I", "L", "--out", "x.mdm", "--class-weight", "heavy"], "--class-weight"),
+        (["predict", "F", "I", "--out", "m", "--format", "gif"], "--format"),
+        (["predict", "F", "I", "--out", "m", "--no-cache", "--cache", "c"], "contradict"),
+        (["predict", "F", "I", "--out", "m", "--device", "tpu"], "--device cpu"),
+        (["features", "I", "--backbone", "B", "--blocks", "99"], "blocks 0"),
+        (["pretrain", "I", "--out", "j"], "--steps N or --minutes M"),
+        (["pretrain", "I", "--out", "j", "--steps", "1", "--size", "huge"], "--size"),
+        (["pretrain", "I", "--out", "j", "--steps", "1", "--recipe", "soup"], "recipe"),
+        (["pretrain", "I", "--out", "j", "--steps", "1", "--crop", "50"], "--crop 50"),
+        (["cache", "prune", "--max-size", "lots"], "--max-size"),
+    ],
+)
+def test_wrong_options_exit_with_2(run, fitted, tiny_backbone, images_and_labels, args, words):
+    places = {"I": images_and_labels[0], "L": images_and_labels[1], "F": fitted, "B": tiny_backbone}
+    outcome = run(*[places.get(arg, arg) for arg in args])
+    assert outcome.code == 2
+    assert words in outcome.error

@@ -1,0 +1,317 @@
+"""Pretraining jobs: exact resumption, crashes, budgets, every kind of image."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdm_studio.engine.crops import CropSource, survey
+from mdm_studio.engine.pretrain import PretrainConfig
+from mdm_studio.errors import ChannelsError, CheckpointError, InputError, JobError, NoImagesError, OutputError, UsageError
+from mdm_studio.io.checkpoints import read_checkpoint
+from mdm_studio.io.images import find_images
+from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.nn.unet import UNetConfig
+from mdm_studio.services import pretraining
+from mdm_studio.services.pretraining import Job, plan, run
+from mdm_studio.testing import blobs
+
+TINY = UNetConfig(model_channels=32, channel_mult=(1, 1), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8)
+CONFIG = PretrainConfig(crop=32, batch=2, warmup=3, precision="fp32", device="cpu")
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(blobs(40, 50, seed=number)[0]).save(folder / f"{number}.png")
+    return folder
+
+
+def _job(images, out, *, steps=6, every=2, config=CONFIG, **budget):
+    job, _ = plan(find_images([images]), name="tiny", config=config, steps=steps, checkpoint_every=every, **budget)
+    folder = JobFolder(out)
+    folder.create(dataclasses.replace(job, network=dataclasses.replace(TINY, in_channels=3)).to_json())
+    return folder
+
+
+def _weights(folder):
+    return read_checkpoint(folder.list_checkpoints()[0])
+
+
+def _steps(folder):
+    return [row["step"] for row in folder.read_metrics()]
+
+
+def test_a_job_survives_json(images):
+    job, _ = plan(find_images([images]), name="tiny", config=CONFIG, minutes=1.5, channels=(0, 1, 2))
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path):
+    whole, parts = _job(images, tmp_path / "whole"), _job(images, tmp_path / "parts")
+    list(run(whole))
+    for stop_at in (1, 3):  # neither is a multiple of the checkpoint interval
+        steps = run(parts)
+        for progress in steps:
+            if progress.step.step == stop_at:
+                break
+        steps.close()
+        assert json.loads(parts.status.read_text())["state"] == "paused"
+    list(run(parts))
+    (a, a_facts), (b, b_facts) = _weights(whole), _weights(parts)
+    assert a.keys() == b.keys()
+    assert all((a[name] == b[name]).all() for name in a)
+    assert {k: v for k, v in a_facts.items() if k != "elapsed_s"} == {k: v for k, v in b_facts.items() if k != "elapsed_s"}
+    rows = [[(row["step"], row["loss"], row["grad_norm"], row["lr"]) for row in f.read_metrics()] for f in (whole, parts)]
+    assert rows[0] == rows[1]
+    assert [row[0] for row in rows[0]] == [1, 2, 3, 4, 5, 6]
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.services.pretraining import run
+for progress in run(JobFolder(Path(sys.argv[1]))):
+    print(progress.step.step, flush=True)
+"""
+
+
+def test_killed_runs_lose_at_most_an_interval_and_repeat_no_step(images, tmp_path):
+    """kill -9 at several moments; in the end every step stands once in metrics.jsonl, with the losses of a calm run."""
+    calm, killed = _job(images, tmp_path / "calm", steps=9), _job(images, tmp_path / "killed", steps=9)
+    list(run(calm))
+    for last in (3, 4):
+        process = subprocess.Popen([sys.executable, "-c", _RUN, str(killed.root)], stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if int(line) >= last:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert killed.list_checkpoints()
+    list(run(killed))
+    assert _steps(killed) == list(range(1, 10))
+    for line in killed.metrics.read_text().splitlines():
+        assert {"step", "loss", "images_per_s"} <= json.loads(line).keys()
+    assert [row["loss"] for row in killed.read_metrics()] == [row["loss"] for row in calm.read_metrics()]
+
+
+def test_ctrl_c_saves_and_the_command_line_resumes(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=500, every=400)
+    command = [sys.executable, "-m", "mdm_studio", "pretrain", str(images), "--out", str(folder.root), "--resume"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not folder.metrics.exists() or len(_steps(folder)) < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "--resume" in stderr
+    saved = _weights(folder)[1]["step"]
+    assert saved == _steps(folder)[-1] < 500
+    done = subprocess.run([*command, "--steps", str(saved + 2), "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["state"] == "done"
+    assert _steps(folder) == list(range(1, saved + 3))
+
+
+def test_result_of_a_finished_job(images, tmp_path):
+    folder = _job(images, tmp_path / "job")
+    last = list(run(folder))[-1]
+    assert last.done == 1
+    status = json.loads(folder.status.read_text())
+    assert (status["state"], status["step"]) == ("done", 6)
+    assert {path.name for path in folder.backbone.iterdir()} == {
+        "backbone.json",
+        "weights.safetensors",
+        "README.md",
+        "loss.png",
+    }
+    assert len(folder.list_checkpoints()) == 2
+    assert len(list(folder.samples.glob("*.png"))) == 3
+    from mdm_studio.engine.backbones import find_backbone, load_backbone
+
+    assert load_backbone(find_backbone(str(folder.root))).card.training["steps"] == 6
+    assert list(run(folder)) == []  # nothing left to do
+
+
+def test_truncated_newest_checkpoint_falls_back_to_the_one_before(images, tmp_path):
+    folder = _job(images, tmp_path / "job")
+    steps = run(folder)
+    for progress in steps:
+        if progress.step.step == 5:
+            break
+    steps.close()
+    newest = folder.list_checkpoints()[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    list(run(folder))
+    assert _steps(folder) == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_readable_checkpoint_is_an_error_not_a_new_start(images, tmp_path):
+    folder = _job(images, tmp_path / "job")
+    list(run(folder))
+    for path in folder.list_checkpoints():
+        path.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="whole safetensors"):
+        list(run(folder))
+
+
+def test_disk_full_while_saving_keeps_the_older_checkpoint(images, tmp_path, monkeypatch):
+    folder = _job(images, tmp_path / "job")
+    real = pretraining.write_checkpoint
+
+    def full(path, *args):
+        if "00000004" in path.name:
+            raise OutputError("the disk is full")
+        real(path, *args)
+
+    monkeypatch.setattr(pretraining, "write_checkpoint", full)
+    with pytest.raises(OutputError, match="full"):
+        list(run(folder))
+    assert json.loads(folder.status.read_text())["state"] == "failed"
+    assert [path.name for path in folder.list_checkpoints()] == ["step-00000002.safetensors"]
+
+
+def test_a_loss_that_is_no_number_stops_the_job(images, tmp_path):
+    folder = _job(images, tmp_path / "job", config=dataclasses.replace(CONFIG, lr=1e30), steps=50)
+    with pytest.raises(JobError, match="smaller --lr"):
+        list(run(folder))
+    assert json.loads(folder.status.read_text())["state"] == "failed"
+
+
+def test_minutes_end_a_job(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=None, minutes=0.005)
+    assert 1 <= len(list(run(folder))) < 500
+    assert json.loads(folder.status.read_text())["state"] == "done"
+
+
+def test_the_loss_falls(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=60, every=1000, config=dataclasses.replace(CONFIG, lr=1e-3, batch=4))
+    losses = [progress.step.loss for progress in run(folder)]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_images_that_vanished(images, tmp_path):
+    folder = _job(images, tmp_path / "job")
+    (images / "1.png").unlink()
+    with pytest.raises(JobError, match=r"1 images of this job are gone.*1\.png"):
+        list(run(folder))
+
+
+@pytest.mark.parametrize("first", ["job", "other files"])
+def test_a_folder_in_use_is_left_alone(images, tmp_path, first):
+    out = tmp_path / "out"
+    if first == "job":
+        _job(images, out)
+    else:
+        out.mkdir()
+        (out / "thesis.tex").write_text("")
+    with pytest.raises(JobError, match="--out"):
+        _job(images, out)
+
+
+def test_no_job_to_resume(tmp_path):
+    with pytest.raises(JobError, match="holds no job"):
+        list(run(JobFolder(tmp_path)))
+
+
+def test_unreadable_images_are_named_and_left_out(images):
+    (images / "broken.png").write_bytes(b"x")
+    job, unreadable = plan(find_images([images]), name="a", config=CONFIG, steps=1)
+    assert len(job.images) == 3
+    assert "broken.png" in unreadable[0]
+    for path in images.glob("[0-9].png"):
+        path.unlink()
+    with pytest.raises(NoImagesError, match=r"broken\.png"):
+        plan(find_images([images]), name="a", config=CONFIG, steps=1)
+
+
+def test_a_budget_is_needed(images):
+    with pytest.raises(UsageError, match="--steps N or --minutes M"):
+        plan(find_images([images]), name="a", config=CONFIG)
+
+
+def _shaped(folder, **arrays):
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return find_images([folder])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "channels"),
+    [
+        ({"grey": np.zeros((40, 40), np.uint8), "rgb": np.zeros((40, 40, 3), np.uint8)}, 3),
+        (
+            {"sixteen": np.zeros((40, 40), np.uint16), "small": np.zeros((9, 50), np.uint8), "one": np.zeros((1, 1), np.uint8)},
+            3,
+        ),
+        ({"many": np.zeros((6, 40, 40), np.uint16), "grey": np.zeros((40, 40), np.uint8)}, 6),
+    ],
+    ids=["grey and colour", "16-bit, smaller than the crop, 1x1", "six channels and grey"],
+)
+def test_every_kind_of_image_gives_crops(tmp_path, arrays, channels):
+    paths = _shaped(tmp_path / "i", **arrays)
+    job, _ = plan(paths, name="a", config=CONFIG, steps=1)
+    assert job.network.in_channels == channels
+    planes, _ = survey(paths, None, "percentile")
+    batch = CropSource(planes, crop=32, batch=8, in_channels=channels, seed=0).batch(0)
+    assert batch.shape == (8, channels, 32, 32)
+    assert batch.dtype == np.float32
+    assert np.abs(batch).max() <= 1
+
+
+def test_channels_that_differ(tmp_path):
+    paths = _shaped(tmp_path / "i", five=np.zeros((5, 40, 40), np.uint8), six=np.zeros((6, 40, 40), np.uint8))
+    with pytest.raises((InputError, ChannelsError), match="--channels"):
+        plan(paths, name="a", config=CONFIG, steps=1)
+
+
+def test_batches_depend_on_seed_and_step_alone_and_the_thread_ends(images):
+    planes, _ = survey(find_images([images]), None, "percentile")
+    one, other = (CropSource(planes, crop=32, batch=2, in_channels=3, seed=0, max_bytes=n) for n in (1 << 30, 7000))
+    ahead = other.batches(4)
+    assert np.array_equal(one.batch(4), next(ahead))  # the second one reads crop by crop
+    assert np.array_equal(one.batch(5), next(ahead))
+    assert not np.array_equal(one.batch(4), one.batch(5))
+    ahead.close()
+    import threading
+
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("crops")]
+
+
+def test_two_processes_share_the_work(images, tmp_path):
+    """``accelerate launch`` with two CPU processes: one job folder, every step once."""
+    out = tmp_path / "job"
+    port = 20_000 + os.getpid() % 20_000
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), "-m", "mdm_studio.cli"]
+    command += [
+        "pretrain",
+        str(images),
+        "--out",
+        str(out),
+        "--steps",
+        "2",
+        "--batch",
+        "1",
+        "--crop",
+        "32",
+        "--precision",
+        "fp32",
+    ]
+    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = JobFolder(out)
+    assert _steps(folder) == [1, 2]
+    assert json.loads(folder.status.read_text())["state"] == "done"
