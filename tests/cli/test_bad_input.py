@@ -1,7 +1,8 @@
 """Bad input: exit code, one line that says what was met and what to do, nothing half-written.
 
-Empty folder, no readable image, one unreadable among many, tiny, grey, RGBA, 16-bit, NaN, N channels, palette PNG, CMYK and rotated
-JPEG, label map of another size, one class only, class 0 only, missing backbone, truncated or foreign classifier, pickle with
+Empty folder, no readable image, one unreadable among many, tiny, grey, RGBA, 16-bit, NaN, N channels, palette PNG, CMYK
+and rotated JPEG, label map of another size, one class only, class 0 only,
+missing backbone, truncated or foreign classifier, pickle with
 code, read-only folder, wrong options. Stacks are in test_main_job.py; full disks in test_feature_cache.py, test_atomic.py and
 test_pretraining.py; scarce GPU memory in test_features.py; image formats one by one in test_images.py.
 """

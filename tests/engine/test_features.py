@@ -129,7 +129,7 @@ def test_odd_images_give_finite_features(backbone, raw):
 
 
 def test_channels_that_do_not_fit_are_refused_before_any_work(backbone):
-    with pytest.raises(ChannelsError, match="5 channels.*--channels"):
+    with pytest.raises(ChannelsError, match=r"5 channels.*--channels"):
         PlaneFeatures(backbone, ArrayPlane(np.zeros((5, 9, 9), np.uint8)), FeatureSettings.of(backbone))
 
 
