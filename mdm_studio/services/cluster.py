@@ -12,6 +12,8 @@ from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.services.batch import FileResult, PredictOptions, predict_file
 from mdm_studio.services.classifier import Classifier, load_classifier
 
+_PATIENCE = "10s"  # for a scheduler to answer
+
 
 @dataclass(frozen=True)
 class RemoteClassifier:
@@ -39,7 +41,7 @@ def predict_on_cluster(
     except ImportError as error:
         raise UsageError("--scheduler needs the package distributed; install mdm-studio[cluster]") from error
     try:
-        client = Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UsageError(
             f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"

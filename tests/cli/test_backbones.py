@@ -1,0 +1,112 @@
+"""Published checkpoints become backbones; backbones are listed, shown and removed."""
+
+import json
+
+import pytest
+import torch
+
+from mdm_studio.engine.backbones import load_backbone
+from mdm_studio.nn.unet import UNet, UNetConfig
+from mdm_studio.testing import golden_fill
+
+OPTIONS = [
+    "--option", "model_channels=32", "--option", "channel_mult=(1,2)", "--option", "attention_ds=(2,)",
+    "--option", "num_head_channels=16", "--option", "stem=1", "--option", "out_channels=6", "--option", "norm_groups=32",
+    "--option", "middle_attention=True", "--option", "num_res_blocks=2",
+]  # fmt: skip
+CONFIG = UNetConfig(
+    model_channels=32, channel_mult=(1, 2), attention_ds=(2,), num_head_channels=16, out_channels=6, num_res_blocks=2
+)
+
+
+@pytest.fixture
+def state():
+    net = UNet(CONFIG)
+    golden_fill(net)
+    return net.state_dict()
+
+
+@pytest.mark.parametrize("wrapper", ["plain", "module.", "nested", "safetensors"])
+def test_import(run, state, tmp_path, wrapper):
+    path = tmp_path / "model.pt"
+    if wrapper == "module.":
+        torch.save({f"module.{name}": value for name, value in state.items()}, path)
+    elif wrapper == "nested":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    elif wrapper == "safetensors":
+        from safetensors.torch import save_file
+
+        path = tmp_path / "model.safetensors"
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    outcome = run(
+        "backbones", "import", path, "--arch", "small", "--name", "mine", *OPTIONS, "--blocks", "2-3", "--timesteps", "50,150"
+    )
+    assert outcome.code == 0, outcome.error
+    facts = json.loads(run("backbones", "info", "mine", "--json").stdout)
+    assert (facts["default_blocks"], facts["default_timesteps"], facts["intensity"]) == ([2, 3], [50, 150], "range")
+    backbone = load_backbone(__import__("pathlib").Path(facts["folder"]))
+    assert all(torch.equal(value, state[name]) for name, value in backbone.net.state_dict().items())
+    x = torch.rand(1, 3, 32, 32)
+    expected = UNet(CONFIG).eval()
+    expected.load_state_dict(state)
+    with torch.no_grad():
+        found, wanted = backbone.features(x, 50, {3})[3], expected.features(x, torch.tensor([50]), {3})[3]
+    # channels-last group norm of PyTorch takes the variance in one pass; these formula weights have means far above their spread
+    assert (found - wanted).norm() <= 1e-3 * wanted.norm()
+
+
+def test_differing_keys_are_listed(run, state, tmp_path):
+    del state["out.0.weight"]
+    state["extra.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "model.pt")
+    outcome = run("backbones", "import", tmp_path / "model.pt", "--arch", "small", "--name", "mine", *OPTIONS)
+    assert outcome.code == 1
+    assert "1 missing: out.0.weight" in outcome.error
+    assert "1 unknown: extra.weight" in outcome.error
+
+
+def test_other_shapes_are_listed(run, state, tmp_path):
+    torch.save(state, tmp_path / "model.pt")
+    outcome = run(
+        "backbones",
+        "import",
+        tmp_path / "model.pt",
+        "--arch",
+        "small",
+        "--name",
+        "mine",
+        *OPTIONS,
+        "--option",
+        "out_channels=3",
+    )
+    assert "out.2.bias is (6,), wanted (3,)" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--arch", "tiny"], ["--arch", "small", "--option", "colour=1"], ["--arch", "small", "--option", "x"]]
+)
+def test_wrong_architecture(run, state, tmp_path, wrong):
+    torch.save(state, tmp_path / "model.pt")
+    assert run("backbones", "import", tmp_path / "model.pt", "--name", "mine", *wrong).code == 2
+
+
+def test_list_and_remove(run, state, tmp_path):
+    torch.save(state, tmp_path / "model.pt")
+    command = ["backbones", "import", tmp_path / "model.pt", "--arch", "small", "--name", "mine", *OPTIONS]
+    assert run(*command).code == 0
+    again = run(*command)
+    assert (again.code, "remove it first" in again.error) == (1, True)
+    listed = {row["name"]: row for row in json.loads(run("backbones", "list", "--json").stdout)}
+    assert not listed["mine"]["bundled"]
+    assert listed["mdm-nuclei"]["bundled"]
+    assert "mine" in run("backbones").stdout
+    assert run("backbones", "remove", "mine").code == 0
+    assert run("backbones", "info", "mine").code == 1
+
+
+def test_the_bundled_backbone_stays(run):
+    outcome = run("backbones", "remove", "mdm-nuclei")
+    assert outcome.code == 1
+    assert run("backbones", "info", "mdm-nuclei").code == 0

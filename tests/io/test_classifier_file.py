@@ -1,0 +1,37 @@
+"""FILE.mdm: what is written is read."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass, read_classifier, write_classifier
+
+_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_CLASSES = st.lists(st.builds(LabelClass, st.integers(0, 65535), _NAMES, st.just("#a0b1c2")), min_size=1, max_size=4).map(tuple)
+_NUMBERS = st.lists(st.integers(0, 1000), min_size=1, max_size=4).map(tuple)
+
+
+@given(
+    info=st.builds(
+        ClassifierInfo,
+        classes=_CLASSES,
+        backbone=_NAMES,
+        backbone_digest=_NAMES,
+        blocks=_NUMBERS,
+        timesteps=_NUMBERS,
+        tile=st.integers(16, 1024),
+        halo=st.integers(0, 128),
+        precision=st.sampled_from(["fp32", "bf16"]),
+        channels=st.none() | _NUMBERS,
+        unlabelled=st.none() | st.integers(0, 255),
+    ),
+    values=arrays(np.float32, array_shapes(max_dims=3, max_side=4), elements=st.floats(-1e3, 1e3, width=32)),
+)
+@settings(max_examples=25, deadline=None)
+def test_round_trip(tmp_path_factory, info, values):
+    path = tmp_path_factory.mktemp("mdm") / "a.mdm"
+    write_classifier(path, info, {"weight": values.T})  # not contiguous
+    found, tensors = read_classifier(path)
+    assert found == info
+    assert np.array_equal(tensors["weight"], values.T)
