@@ -28,7 +28,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 	sh scripts/venv.sh "$(PYTHON)" "$(VENV)"
 	$(PIP) install --quiet $(PIP_FLAGS) "pip==26.3"
-	$(PIP) install --progress-bar off $(PIP_FLAGS) --constraint constraints.txt --build-constraint constraints.txt \
+	$(PIP) install $(PIP_FLAGS) --constraint constraints.txt --build-constraint constraints.txt \
 		--group dev --group gui --editable .
 	@touch $(STAMP)
 

@@ -53,7 +53,7 @@ def test_import(run, state, tmp_path, wrapper):
     expected.load_state_dict(state)
     with torch.no_grad():
         found, wanted = backbone.features(x, 50, {3})[3], expected.features(x, torch.tensor([50]), {3})[3]
-    # channels-last group norm of PyTorch takes the variance in one pass; these formula weights have means far above their spread
+    # PyTorch takes the variance of a channels-last group norm in one pass; these weights make means far above the spread
     assert (found - wanted).norm() <= 1e-3 * wanted.norm()
 
 
