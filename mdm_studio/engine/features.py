@@ -142,6 +142,12 @@ class PlaneFeatures:
         entry.describe(image=self.plane.name, backbone=self.backbone.card.name)
         return entry
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all maps of the plane as float16, before compression and without margins."""
+        sizes = [math.prod(map_size(self.height, self.width, spec.stride)) for spec in self.specs]
+        return 2 * sum(spec.channels * size for spec, size in zip(self.specs, sizes, strict=True))
+
     def missing(self) -> list[tuple[int, int]]:
         """Tiles of which some map is not in the store, row by row."""
         return (

@@ -9,7 +9,7 @@ from pathlib import Path
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
-from mdm_studio.errors import InputError
+from mdm_studio.errors import CacheError, InputError
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import open_image
 
@@ -64,9 +64,22 @@ def compute_features(
             with open_image(path, channels) as image:
                 for index in range(image.planes):
                     plane = PlaneFeatures(source.backbone, image.plane(index), source.settings, cache)
+                    _check_room(plane, cache)
                     missing = plane.missing()
                     for done, _ in enumerate(plane.compute(missing), start=1):
                         yield TileDone(path.name, number + (index + done / len(missing)) / image.planes)
                     yield PlaneDone(path.name, number + (index + 1) / image.planes, index, len(plane.grid), len(missing))
-        except InputError as error:
+        except (InputError, _TooLargeError) as error:
             yield PlaneDone(path.name, number + 1, message=str(error))
+
+
+class _TooLargeError(CacheError):
+    """The features of one image are larger than the whole cache may be."""
+
+
+def _check_room(plane: PlaneFeatures, cache: FeatureCache) -> None:
+    if cache.max_bytes is not None and plane.nbytes > cache.max_bytes:
+        raise _TooLargeError(
+            f"the features of {plane.plane.name} take {plane.nbytes / 1e9:.1f} GB and the cache may hold "
+            f"{cache.max_bytes / 1e9:.1f} GB: choose fewer --blocks, or leave it out: predict needs no cache for such an image"
+        )

@@ -171,6 +171,16 @@ def test_features_are_computed_once(run, tiny_backbone, images_and_labels, tmp_p
     assert run("cache", "clear", "--cache", tmp_path / "c").code == 0
 
 
+def test_features_larger_than_the_cache_are_refused_before_they_fill_the_disk(
+    run, tiny_backbone, images_and_labels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mdm_studio.cli.common.CACHE_BYTES", 1000)
+    outcome = run("features", images_and_labels[0], "--backbone", tiny_backbone, "--cache", tmp_path / "c")
+    assert outcome.code == 1
+    assert "fewer --blocks" in outcome.error
+    assert not list((tmp_path / "c").rglob("zarr.json"))
+
+
 def test_the_backbone_may_move(run, fitted, tiny_backbone, images_and_labels, tmp_path):
     import shutil
 
