@@ -1,4 +1,4 @@
-"""How recipes, backbones, heads and formats are found: entry points, ours and those of other packages alike."""
+"""How recipes are found: entry points, ours and those of other packages alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mdm_studio.errors import UsageError
 
-Group = Literal["backbones", "recipes", "heads", "formats"]
+Group = Literal["recipes"]
 
 
 def names(group: Group) -> list[str]:
