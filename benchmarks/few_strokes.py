@@ -14,8 +14,8 @@ labelled pixels and the same test pixels for every method:
 * ``backbone``: our ensemble on the backbone's features.
 
 Dice of the object class on ``--test-pixels`` random pixels an image: the mean over test images, and pooled over all of them.
-``--sweep all`` scores every block and timestep alone and ranges of blocks together, on seeds of its own (100, 101, ...), so that a
-choice made from it is not made on the seeds that are reported.
+``--sweep all`` scores every block and timestep alone and ranges of blocks together, on seeds of its own (100, 101, ...), so
+that a choice made from it is not made on the seeds that are reported.
 """
 
 from __future__ import annotations

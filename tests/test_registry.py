@@ -14,5 +14,5 @@ def test_ours_come_in_by_the_same_door():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UsageError, match="no recipe called 'soup'; choose one of: .*mdm"):
+    with pytest.raises(UsageError, match=r"no recipe called 'soup'; choose one of: .*mdm"):
         registry.load("recipes", "soup")
