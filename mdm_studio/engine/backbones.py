@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +100,10 @@ class Backbone:
         self.bf16 = bf16
         self.net = net.eval().requires_grad_(False)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if bf16:  # once, not at every call; norms, linear layers and the time embedding stay float32, as in guided-diffusion
+            for module in net.modules():
+                if isinstance(module, nn.Conv1d | nn.Conv2d):
+                    module.to(torch.bfloat16)
         self.recipe: Recipe = registry.load("recipes", card.recipe["name"])(
             **{k: v for k, v in card.recipe.items() if k != "name"}
         )
@@ -129,10 +132,10 @@ class Backbone:
         self, x: Tensor, timestep: int, blocks: Collection[int], statistics: NormStatistics | None = None
     ) -> dict[int, Tensor]:
         """Maps of `blocks` for images ``(B, C, H, W)`` in [-1, 1]: ``{block: (B, C_b, H/s, W/s)}``, float32 or bfloat16."""
-        x = x.to(self.device, memory_format=torch.channels_last)
+        x = self.recipe.feature_input(x.to(self.device, memory_format=torch.channels_last), timestep)
+        x = x.to(torch.bfloat16 if self.bf16 else torch.float32)
         t = torch.full((len(x),), timestep, device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            return self.net.features(self.recipe.feature_input(x, timestep), t, blocks, statistics=statistics)
+        return self.net.features(x, t, blocks, statistics=statistics)
 
 
 def backbone_folders() -> dict[str, Path]:

@@ -51,7 +51,9 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         """Normalise ``(B, C, ...)``; the dtype of `x` is kept."""
         if statistics is None:
-            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+            if x.dtype == self.weight.dtype or x.device.type == "cpu":  # CPUs take float32 weights with bfloat16 input
+                return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+            return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
         mean, variance = statistics.of(x, self.num_groups)
         width = x.shape[1] // self.num_groups
         scale = self.weight * (variance + self.eps).rsqrt().repeat_interleave(width)

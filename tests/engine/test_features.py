@@ -166,3 +166,14 @@ def test_no_memory_at_all_says_what_to_do(backbone, monkeypatch):
     monkeypatch.setattr(backbone, "features", none)
     with pytest.raises(BackboneError, match="--device cpu"):
         PlaneFeatures(backbone, _plane(64, 64), FeatureSettings.of(backbone)).maps(0, 0)
+
+
+@pytest.mark.parametrize("tile", [512, 64], ids=["one tile", "lent statistics"])
+def test_bfloat16_is_close(backbone, tiny_backbone, tile):
+    halved = load_backbone(tiny_backbone, bf16=True)
+    plane = _plane(100, 100)
+    exact = PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, tile=tile))
+    fast = PlaneFeatures(halved, plane, FeatureSettings.of(halved, tile=tile))
+    assert fast.settings.precision == "bf16"
+    for a, b in zip(fast.maps(0, 0), exact.maps(0, 0), strict=True):
+        assert 0 < (a.values - b.values).norm() < 0.05 * b.values.norm()
