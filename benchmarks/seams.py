@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from mdm_studio.arrays import fit_channels
 from mdm_studio.config import DEFAULT_BACKBONE, resource
 from mdm_studio.engine.backbones import find_backbone, load_backbone
 from mdm_studio.engine.features import MARGIN, FeatureSettings, PlaneFeatures
@@ -30,7 +31,8 @@ def mosaic(folder: str) -> ArrayPlane:
     for path in find_images([folder]):
         with open_image(path) as image:
             raw = image.plane().read(slice(0, 250), slice(0, 250))
-        tiles.append(np.pad(raw[:3], ((0, 0), (0, 250 - raw.shape[1]), (0, 250 - raw.shape[2])), mode="symmetric"))
+        raw = fit_channels(raw, 3, name=path.name)
+        tiles.append(np.pad(raw, ((0, 0), (0, 250 - raw.shape[1]), (0, 250 - raw.shape[2])), mode="symmetric"))
     n = SIDE // 250
     rows = [np.concatenate([tiles[(n * r + c) % len(tiles)] for c in range(n)], axis=2) for r in range(n)]
     return ArrayPlane(np.concatenate(rows, axis=1), rgb=True, name="mosaic")
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default=str(resource("samples/nuclei/images")))
     parser.add_argument("--backbone", default=DEFAULT_BACKBONE)
     parser.add_argument("--tile", type=int, default=256)
-    parser.add_argument("--halos", default="0,32,64,128")
+    parser.add_argument("--halos", default="16,32,64,128")
     args = parser.parse_args()
     backbone = load_backbone(find_backbone(args.backbone))
     plane = mosaic(args.folder)

@@ -29,10 +29,10 @@ class TileGrid:
 
     @classmethod
     def of(cls, height: int, width: int, *, tile: int, halo: int, align: int) -> TileGrid:
-        """Grid for a plane; `tile` and `halo` are rounded up to multiples of `align`."""
+        """Grid for a plane; `tile` and `halo` are rounded up to multiples of `align`, `halo` to one at least."""
         if height * width <= (_WHOLE * tile) ** 2 and max(height, width) <= 2 * tile:
-            return cls(height, width, (_up(height, align), _up(width, align)), _up(halo, align))
-        return cls(height, width, (_up(tile, align), _up(tile, align)), _up(halo, align))
+            return cls(height, width, (_up(height, align), _up(width, align)), _up(max(halo, 1), align))
+        return cls(height, width, (_up(tile, align), _up(tile, align)), _up(max(halo, 1), align))
 
     @property
     def shape(self) -> tuple[int, int]:
