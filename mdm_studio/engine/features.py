@@ -31,8 +31,8 @@ from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.pixel_mlp import FeatureMap
 
 MARGIN = 1  # cells kept around a core: what bilinear interpolation at the core's border reaches for
-_WINDOW = 256  # side of the windows that norm statistics are pooled over
-_MIN_WINDOWS, _MAX_WINDOWS = 2, 16
+_WINDOW = 128  # side of the windows that norm statistics are pooled over: many small ones know more of an image than few
+_MIN_WINDOWS, _MAX_WINDOWS = 2, 64
 _VERSION = 1  # of the way features are computed: part of the cache key
 
 
@@ -300,7 +300,7 @@ def _halves(rows: slice, cols: slice, align: int) -> tuple[int, tuple[slice, sli
 
 
 def _spread(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Windows spread evenly over an image: about a quarter of its pixels, at most 16 windows."""
+    """Windows spread evenly over an image: about a quarter of its pixels, at most 64 windows."""
     side_y, side_x = min(_WINDOW, height), min(_WINDOW, width)
     wanted = min(max(height * width // (4 * side_y * side_x), _MIN_WINDOWS), _MAX_WINDOWS)
     n_y = max(1, round(math.sqrt(wanted * height / width)))
