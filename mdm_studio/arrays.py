@@ -133,3 +133,13 @@ def fit_channels(raw: Pixels, wanted: int, *, name: str) -> Pixels:
         f"{name} has {have} channels and the backbone reads {wanted}: choose {wanted} or 1 of them with --channels "
         f"(for example --channels {','.join(str(i) for i in range(min(wanted, have)))})"
     )
+
+
+def bin_pixels(image: Image, factor: int) -> Image:
+    """Mean of squares of `factor` x `factor` pixels of ``(C, H, W)``, H and W multiples of `factor`."""
+    if factor == 1:
+        return image
+    channels, height, width = image.shape
+    squares = image.reshape(channels, height // factor, factor, width // factor, factor)  # (C, h, k, w, k)
+    means: Image = squares.mean(axis=(2, 4), dtype=np.float32)
+    return means

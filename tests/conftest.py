@@ -74,9 +74,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mdm_studio.io.backbone_files import write_backbone
     from mdm_studio.nn.unet import UNetConfig
 
-    config = UNetConfig(
-        model_channels=32, channel_mult=(1, 1), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8
-    )
+    config = UNetConfig(model_channels=32, channel_mult=(1, 1), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8)
     net = untrained_backbone(config).net
     card = {
         "name": "tiny",

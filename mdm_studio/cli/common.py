@@ -28,11 +28,31 @@ Channels = Annotated[
 
 Blocks = Annotated[
     str | None,
-    typer.Option("--blocks", help="Decoder blocks to read, for example 6-9. Default: the backbone's.", show_default=False),
+    typer.Option(
+        "--blocks",
+        help="Decoder blocks to read, for example 6-9; none reads the filters only. Default: the backbone's.",
+        show_default=False,
+    ),
 ]
 Timesteps = Annotated[
     str | None,
     typer.Option("--timesteps", help="Timesteps to read, for example 50,150. Default: the backbone's.", show_default=False),
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        "--scales",
+        help="Working scales, for example 1,2: the image as it is, and binned by 2. Default: the backbone's.",
+        show_default=False,
+    ),
+]
+Filters = Annotated[
+    bool | None,
+    typer.Option(
+        "--filters/--no-filters",
+        help="Read the classical filters (Gaussian, Laplacian, edges, ridges) too. Default: the backbone's choice.",
+        show_default=False,
+    ),
 ]
 CacheDir = Annotated[
     Path | None,
@@ -101,6 +121,25 @@ def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if not numbers:
         raise UsageError(f"{option} {text!r} names nothing; write it like 8-12 or 0,2,5")
     return tuple(dict.fromkeys(numbers))
+
+
+def parse_blocks(text: str | None) -> tuple[int, ...] | None:
+    """Value of ``--blocks``: numbers and ranges, or ``none``; None stays None."""
+    return () if text is not None and text.lower() == "none" else parse_numbers(text, "--blocks")
+
+
+def parse_scales(text: str | None) -> tuple[int, ...] | None:
+    """Value of ``--scales``; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If one of them is no working scale.
+    """
+    numbers = parse_numbers(text, "--scales")
+    if numbers is not None and not set(numbers) <= {1, 2, 4, 8}:
+        raise UsageError(f"--scales {text!r}: images can be binned by 1 (as they are), 2, 4 or 8")
+    return numbers
 
 
 def parse_unlabelled(text: str) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, print_json, progress_bar, say
+from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, parse_scales, print_json, progress_bar, say
 from mdm_studio.errors import JobError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ def pretrain(
     intensity: Annotated[
         str, typer.Option(help="percentile (of each image) or range (of the file's data type).")
     ] = "percentile",
+    scales: Annotated[
+        str, typer.Option(help="Working scales: crops are drawn from the images binned by these, for example 4 or 1,2,4.")
+    ] = "1",
+    jitter: Annotated[
+        bool, typer.Option("--jitter", help="Vary colours and polarity, for features that depend less on them.")
+    ] = False,
+    start_from: Annotated[
+        str | None,
+        typer.Option(help="Backbone whose weights training begins with. Default: random weights.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
@@ -64,6 +74,7 @@ def pretrain(
         config = {
             "crop": crop, "batch": batch, "lr": lr, "seed": seed, "precision": precision,
             "device": device, "compile": compile_, "intensity": intensity,
+            "scales": parse_scales(scales), "jitter": jitter,
         }  # fmt: skip
         _create(
             folder,
@@ -77,6 +88,7 @@ def pretrain(
             steps=steps,
             minutes=minutes,
             checkpoint_every=checkpoint_every,
+            start_from=start_from,
         )
     last = _drive(folder)
     _report(folder, last, json_)

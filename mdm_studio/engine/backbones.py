@@ -35,8 +35,10 @@ class BackboneCard:
         ``kind`` and the fields of the network's configuration.
     recipe : dict
         ``name`` and settings of the recipe it was pretrained with; decides what it sees when features are taken.
-    blocks, timesteps : tuple of int
-        Read by default.
+    blocks, timesteps, scales : tuple of int
+        Read by default; `scales` are working scales, see `mdm_studio.engine.features.Scale`.
+    filters : bool
+        Read the classical filter bank beside the blocks by default.
     tile, halo : int
         Core and halo of an extraction tile in pixels.
     """
@@ -48,6 +50,8 @@ class BackboneCard:
     intensity: IntensityLaw = "percentile"
     blocks: tuple[int, ...] = ()
     timesteps: tuple[int, ...] = (50,)
+    scales: tuple[int, ...] = (1,)
+    filters: bool = False
     tile: int = 512
     halo: int = 64
     training: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +63,7 @@ class BackboneCard:
         """Card of a backbone folder; an entry that this version does not know is an error, a missing one its default."""
         values = read_card(folder)
         try:
-            values |= {key: tuple(values[key]) for key in ("blocks", "timesteps") if key in values}
+            values |= {key: tuple(values[key]) for key in ("blocks", "timesteps", "scales") if key in values}
             card = cls(**values)
         except TypeError as error:
             raise BackboneError(
@@ -275,6 +279,8 @@ def describe(folder: Path) -> dict[str, Any]:
         "blocks": [{"block": i, "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
         "default_blocks": list(card.blocks),
         "default_timesteps": list(card.timesteps),
+        "default_scales": list(card.scales),
+        "default_filters": card.filters,
         "bytes": (folder / WEIGHTS).stat().st_size,
         "training": card.training,
     }

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.arrays import Image, IntensityLaw, IntensityWindow, Pixels, fit_channels, intensity_window, normalise
+from mdm_studio.arrays import (
+    Image,
+    IntensityLaw,
+    IntensityWindow,
+    Pixels,
+    bin_pixels,
+    fit_channels,
+    intensity_window,
+    normalise,
+)
 from mdm_studio.errors import NoImagesError, UnreadableImageError
 from mdm_studio.io.images import open_image
 
@@ -89,6 +98,18 @@ class _RawPlanes:
         return raw[:, rows, cols]
 
 
+def colour_jitter(image: Image, rng: np.random.Generator) -> Image:
+    """Another look of an image ``(C, H, W)`` in [-1, 1]: gamma, a mixing of channels, and half the time dark for bright.
+
+    The ranges (gamma 0.5 to 2, mixing by normal numbers of 0.2) cover what stains and lamps do to the same tissue.
+    """
+    channels = len(image)
+    bright = ((image + 1) / 2) ** np.exp(rng.uniform(-0.7, 0.7))
+    mixing = np.eye(channels) + rng.normal(0, 0.2, (channels, channels))
+    looked = np.tensordot(mixing.astype(np.float32), bright.astype(np.float32), axes=1).clip(0, 1) * 2 - 1
+    return -looked if rng.integers(2) else looked
+
+
 class CropSource:
     """Random crops of a set of planes.
 
@@ -102,6 +123,10 @@ class CropSource:
         Channels of the network.
     seed : int
         Batch ``step`` depends on ``(seed, step)`` alone, so that a resumed run sees what an uninterrupted one sees.
+    scales : sequence of int
+        Each crop is taken from the image binned by one of these.
+    jitter : bool
+        Change the colours of each crop, see `colour_jitter`.
     max_bytes : int
         Raw pixels kept in memory.
     """
@@ -114,11 +139,14 @@ class CropSource:
         batch: int,
         in_channels: int,
         seed: int,
+        scales: Sequence[int] = (1,),
+        jitter: bool = False,
         channels: tuple[int, ...] | None = None,
         max_bytes: int = 1 << 30,
     ) -> None:
         self.planes = list(planes)
         self.crop, self.batch_size, self.in_channels, self.seed = crop, batch, in_channels, seed
+        self.scales, self.jitter = tuple(scales), jitter
         self._raw = _RawPlanes(channels, max_bytes)
 
     def batch(self, step: int) -> NDArray[np.float32]:
@@ -128,17 +156,22 @@ class CropSource:
 
     def _one(self, rng: np.random.Generator) -> Image:
         info = self.planes[int(rng.integers(len(self.planes)))]
+        scale = self.scales[int(rng.integers(len(self.scales)))] if len(self.scales) > 1 else self.scales[0]
+        side = self.crop * scale
         spans = []
         for size in info.shape[1:]:
-            start = int(rng.integers(max(size - self.crop, 0) + 1))
-            spans.append(slice(start, min(start + self.crop, size)))
+            start = int(rng.integers(max(size - side, 0) + 1))
+            spans.append(slice(start, min(start + side, size)))
         flip_rows, flip_cols = rng.integers(2, size=2)
         raw = self._raw.crop(info, spans[0], spans[1])
         image = normalise(raw, info.window)
         image = fit_channels(image, self.in_channels, name=info.path.name)
-        short = [self.crop - size for size in image.shape[1:]]
+        short = [side - size for size in image.shape[1:]]
         if any(short):  # an image smaller than the crop is mirrored at its border
             image = np.pad(image, ((0, 0), (0, short[0]), (0, short[1])), mode="symmetric")
+        image = bin_pixels(image, scale)
+        if self.jitter:
+            image = colour_jitter(image, rng)
         return image[:, :: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
 
     def batches(self, first_step: int) -> Iterator[NDArray[np.float32]]:

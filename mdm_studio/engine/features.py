@@ -5,6 +5,9 @@ sampling inside the core needs no neighbour. Tiles can therefore be computed, ca
 
 The network's group norms look at their whole input. For an image of several tiles their statistics are pooled once over evenly
 spread windows of the image and lent to every tile, so that neighbouring tiles agree.
+
+Two kinds of maps stand side by side: decoder blocks of the backbone, which looks at the image at one or several working scales
+(the image binned by 1, 2, 4 or 8), and the classical filter bank. Strides are always those in image pixels.
 """
 
 from __future__ import annotations
@@ -14,18 +17,20 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdm_studio.arrays import Image, IntensityWindow, fit_channels, intensity_window, normalise
+from mdm_studio.arrays import Image, IntensityWindow, bin_pixels, fit_channels, intensity_window, normalise
 from mdm_studio.engine.backbones import Backbone
+from mdm_studio.engine.filter_bank import HALO as FILTER_HALO
+from mdm_studio.engine.filter_bank import SIGMAS, Stride, filter_bank, filter_channels
 from mdm_studio.engine.tiles import TileGrid, map_size
 from mdm_studio.errors import BackboneError, UsageError
-from mdm_studio.io.feature_cache import EntryKey, FeatureCache, MapSpec, TileStore
+from mdm_studio.io.feature_cache import EntryKey, FeatureCache, TileStore
 from mdm_studio.io.images import Plane
 from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.pixel_mlp import FeatureMap
@@ -35,6 +40,41 @@ _WINDOW = 128  # side of the windows that norm statistics are pooled over: many 
 _MIN_WINDOWS, _MAX_WINDOWS = 2, 64
 _VERSION = 1  # of the way features are computed: part of the cache key
 
+Scale = Literal[1, 2, 4, 8]
+"""Working scale: pixels of the image, along each side, that become one pixel of what the backbone sees."""
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """A decoder block at a timestep and a working scale; `stride` is in image pixels."""
+
+    block: int
+    timestep: int
+    scale: int
+    channels: int
+    stride: int
+
+    @property
+    def name(self) -> str:
+        """Name of its array in the cache."""
+        return f"b{self.block:02d}-t{self.timestep:04d}" + (f"-s{self.scale}" if self.scale > 1 else "")
+
+
+@dataclass(frozen=True)
+class FilterMap:
+    """The filters of one stride, see `mdm_studio.engine.filter_bank`."""
+
+    channels: int
+    stride: Stride
+
+    @property
+    def name(self) -> str:
+        """Name of its array in the cache."""
+        return f"filters-s{self.stride}"
+
+
+MapSpec = BlockMap | FilterMap
+
 
 @dataclass(frozen=True)
 class FeatureSettings:
@@ -43,11 +83,17 @@ class FeatureSettings:
     Attributes
     ----------
     blocks, timesteps : tuple of int
-        Decoder blocks and timesteps; maps are ordered timestep by timestep, blocks ascending.
+        Decoder blocks and timesteps; maps are ordered scale by scale, timestep by timestep, blocks ascending.
     tile, halo : int
         Core and halo of a tile in pixels.
     precision : {"fp32", "bf16"}
         Of the convolutions; part of the cache key, because features differ by 1 to 2 %.
+    scales : tuple of int
+        Working scales the backbone looks at the image in: 4 shows it the image binned by 4.
+    filters : bool
+        Read the classical filter bank too, after the blocks. With `filters`, `blocks` may be empty.
+    inverted : bool
+        Look at the image with dark and bright exchanged: a second view of the same labels, see `mdm_studio.services.fitting`.
     """
 
     blocks: tuple[int, ...]
@@ -55,6 +101,9 @@ class FeatureSettings:
     tile: int = 512
     halo: int = 64
     precision: Literal["fp32", "bf16"] = "fp32"
+    scales: tuple[int, ...] = (1,)
+    filters: bool = False
+    inverted: bool = False
 
     @classmethod
     def of(
@@ -63,6 +112,8 @@ class FeatureSettings:
         *,
         blocks: Sequence[int] | None = None,
         timesteps: Sequence[int] | None = None,
+        scales: Sequence[int] | None = None,
+        filters: bool | None = None,
         tile: int | None = None,
     ) -> FeatureSettings:
         """The backbone's defaults, with what is given put in their place.
@@ -70,30 +121,47 @@ class FeatureSettings:
         Raises
         ------
         UsageError
-            If a block or timestep does not exist.
+            If a block, timestep or working scale does not exist, or nothing is left to read.
         """
         card = backbone.card
         chosen = tuple(sorted(set(card.blocks if blocks is None else blocks)))
         times = tuple(dict.fromkeys(card.timesteps if timesteps is None else timesteps))
+        sizes = tuple(sorted(set(card.scales if scales is None else scales)))
+        with_filters = card.filters if filters is None else filters
         wrong = [b for b in chosen if not 0 <= b < backbone.n_blocks]
-        if wrong or not chosen:
+        if wrong or not (chosen or with_filters):
             raise UsageError(
-                f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest)"
+                f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest); "
+                "none at all need --filters"
             )
+        odd = [size for size in sizes if size not in get_args(Scale)]
+        if odd or not sizes:
+            raise UsageError(f"working scales {odd or 'none'}: the image can be binned by 1 (as it is), 2, 4 or 8")
         late = [t for t in times if not 0 <= t <= backbone.recipe.t_max]
         if late or not times:
             raise UsageError(
                 f"timesteps {late or 'none'}: {card.name} takes timesteps 0 (nothing hidden) to {backbone.recipe.t_max}"
             )
-        return cls(chosen, times, card.tile if tile is None else tile, card.halo, "bf16" if backbone.bf16 else "fp32")
+        precision: Literal["fp32", "bf16"] = "bf16" if backbone.bf16 else "fp32"
+        return cls(chosen, times, card.tile if tile is None else tile, card.halo, precision, sizes, with_filters)
 
     def specs(self, backbone: Backbone) -> list[MapSpec]:
-        """One spec a map, in the order of the feature vector: timestep outer, block inner."""
-        return [MapSpec(block, t, *backbone.block_shape(block)) for t in self.timesteps for block in self.blocks]
+        """One spec a map, in the order of the feature vector: scale, timestep, block; then the filters, finest first."""
+        maps: list[MapSpec] = [
+            BlockMap(block, t, scale, channels, stride * scale)
+            for scale in self.scales
+            for t in self.timesteps
+            for block in self.blocks
+            for channels, stride in [backbone.block_shape(block)]
+        ]
+        if self.filters:
+            maps += [FilterMap(filter_channels(backbone.in_channels, stride), stride) for stride in SIGMAS]
+        return maps
 
     def digest(self, backbone: Backbone) -> str:
-        """Hex digest of what changes the values of a map, blocks and timesteps aside."""
-        facts = asdict(self) | {"blocks": None, "timesteps": None, "version": _VERSION, "intensity": backbone.card.intensity}
+        """Hex digest of what changes the values of a map; which maps are read does not."""
+        choice = dict.fromkeys(("blocks", "timesteps", "scales", "filters"))
+        facts = asdict(self) | choice | {"version": _VERSION, "intensity": backbone.card.intensity}
         return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -120,14 +188,15 @@ class PlaneFeatures:
     def __init__(self, backbone: Backbone, plane: Plane, settings: FeatureSettings, cache: FeatureCache | None = None) -> None:
         self.backbone, self.plane, self.settings = backbone, plane, settings
         _, self.height, self.width = plane.shape
-        self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=backbone.total_stride)
+        coarsest = max(backbone.total_stride * max(settings.scales), max(SIGMAS) if settings.filters else 1)
+        self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=coarsest)
         self.specs = settings.specs(backbone)
         fit_channels(
             np.empty((plane.shape[0], 0, 0), plane.dtype), backbone.in_channels, name=plane.name
         )  # fail before any work
         self.store: TileStore | None = None if cache is None else self._entry(cache)
         self._window: IntensityWindow | None = None
-        self._statistics: dict[int, NormStatistics] = {}
+        self._statistics: dict[tuple[int, int], NormStatistics] = {}
 
     def _entry(self, cache: FeatureCache) -> TileStore:
         key = EntryKey(
@@ -197,18 +266,25 @@ class PlaneFeatures:
         inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip((rows, cols), sizes, strict=True)]
         image = fit_channels(normalise(self.plane.read(*inside), self._window), self.backbone.in_channels, name=self.plane.name)
         outside = [(i.start - s.start, s.stop - i.stop) for i, s in zip(inside, (rows, cols), strict=True)]
-        return np.pad(image, [(0, 0), *outside], mode="symmetric")
+        padded: Image = np.pad(image, [(0, 0), *outside], mode="symmetric")
+        return -padded if self.settings.inverted else padded
 
     def _extract_tile(self, row: int, col: int, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
         rows, cols = self.grid.core(row, col)
-        return self._extract(rows, cols, specs)
+        found: dict[MapSpec, NDArray[np.float16]] = {}
+        for scale in self.settings.scales:
+            blocks = [spec for spec in specs if isinstance(spec, BlockMap) and spec.scale == scale]
+            if blocks:
+                found |= self._extract(rows, cols, scale, blocks)
+        filters = [spec for spec in specs if isinstance(spec, FilterMap)]
+        return found | self._run_filters(rows, cols, filters) if filters else found
 
-    def _extract(self, rows: slice, cols: slice, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
+    def _extract(self, rows: slice, cols: slice, scale: int, specs: Sequence[BlockMap]) -> dict[MapSpec, NDArray[np.float16]]:
         """Maps of a region of the image, one margin of cells around it; halves the region when the device is out of memory."""
         try:
-            return self._run(rows, cols, specs)
+            return self._run(rows, cols, scale, specs)
         except torch.OutOfMemoryError as error:
-            halves = _halves(rows, cols, self.backbone.total_stride)
+            halves = _halves(rows, cols, self.backbone.total_stride * scale)
             if halves is None:
                 raise BackboneError(
                     f"{self.backbone.card.name} does not fit into the memory of {self.backbone.device} even for the "
@@ -217,38 +293,44 @@ class PlaneFeatures:
                 ) from error
             if self.backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
-            axis, first, second = halves
-            parts = [self._extract(*part, specs) for part in (first, second)]
-            return {spec: self._joined(spec, axis, parts[0][spec], parts[1][spec], first, second) for spec in specs}
+            axis, *regions = halves
+            first, second = (self._extract(*region, scale, specs) for region in regions)
+            return {spec: _joined(axis, first[spec], second[spec]) for spec in specs}
 
-    def _joined(
-        self,
-        spec: MapSpec,
-        axis: int,
-        a: NDArray[np.float16],
-        b: NDArray[np.float16],
-        first: tuple[slice, slice],
-        second: tuple[slice, slice],
-    ) -> NDArray[np.float16]:
-        """Two neighbouring regions as one: each gives up the margin it has on the other's side."""
-        return np.concatenate([np.delete(a, np.s_[-MARGIN:], axis + 1), np.delete(b, np.s_[:MARGIN], axis + 1)], axis + 1)
-
-    def _run(self, rows: slice, cols: slice, specs: Sequence[MapSpec]) -> dict[MapSpec, NDArray[np.float16]]:
+    def _run(self, rows: slice, cols: slice, scale: int, specs: Sequence[BlockMap]) -> dict[MapSpec, NDArray[np.float16]]:
         # a mirrored border keeps the zeros that convolutions pad with away from the image's own pixels
-        halo, border = self.grid.halo, min(self.grid.halo, self.backbone.total_stride)
+        align = self.backbone.total_stride
+        halo, border = scale * max(-(-self.settings.halo // align) * align, align), scale * align
         seen = [
             slice(max(s.start - halo, -border), min(s.stop + halo, n + border))
             for s, n in ((rows, self.height), (cols, self.width))
         ]
-        image = _padded(self._image(*seen), self.backbone.total_stride)
-        x = torch.from_numpy(image)[None]  # (1, C, h, w)
+        x = torch.from_numpy(self._seen(seen, scale))[None]  # (1, C, h, w)
         out: dict[MapSpec, NDArray[np.float16]] = {}
         for t in dict.fromkeys(spec.timestep for spec in specs):
             wanted = {spec.block: spec for spec in specs if spec.timestep == t}
-            found = self.backbone.features(x, t, wanted.keys(), statistics=self._lent(t))
+            found = self.backbone.features(x, t, wanted.keys(), statistics=self._lent(t, scale))
             for block, spec in wanted.items():
                 out[spec] = _half(self._cropped(found[block][0], spec.stride, rows, cols, seen))
         return out
+
+    def _run_filters(self, rows: slice, cols: slice, specs: Sequence[FilterMap]) -> dict[MapSpec, NDArray[np.float16]]:
+        coarsest = max(SIGMAS)
+        seen = [
+            slice(max(s.start - FILTER_HALO, 0), min(s.stop + FILTER_HALO, n))
+            for s, n in ((rows, self.height), (cols, self.width))
+        ]
+        image = _padded(self._image(*seen), coarsest)
+        copies = self.backbone.in_channels if self.plane.shape[0] == 1 else 1  # a grey plane's channels are all the same
+        out: dict[MapSpec, NDArray[np.float16]] = {}
+        for spec in specs:
+            maps = torch.from_numpy(filter_bank(image[: len(image) // copies], spec.stride)).repeat(copies, 1, 1)
+            out[spec] = _half(self._cropped(maps, spec.stride, rows, cols, seen))
+        return out
+
+    def _seen(self, window: Sequence[slice], scale: int) -> Image:
+        """What the backbone sees of a window: the normalised image, binned, its sides multiples of the total stride."""
+        return np.ascontiguousarray(bin_pixels(_padded(self._image(*window), self.backbone.total_stride * scale), scale))
 
     def _cropped(self, values: Tensor, stride: int, rows: slice, cols: slice, seen: Sequence[slice]) -> Tensor:
         """Cut a region's cells, margin included, out of a map ``(C, h, w)`` of everything that was seen."""
@@ -259,17 +341,22 @@ class PlaneFeatures:
             spans.append(slice(first, last))
         return values[:, spans[0], spans[1]]
 
-    def _lent(self, t: int) -> NormStatistics | None:
-        """Norm statistics of the whole image at timestep `t`; None for an image of one tile, which has its own."""
+    def _lent(self, t: int, scale: int) -> NormStatistics | None:
+        """Norm statistics of the whole image at a timestep and scale; None for an image of one tile, which has its own."""
         if len(self.grid) == 1:
             return None
-        if t not in self._statistics:
-            windows = _spread(self.height, self.width)
-            x = torch.from_numpy(np.stack([_padded(self._image(*window), self.backbone.total_stride) for window in windows]))
+        if (t, scale) not in self._statistics:
+            windows = _spread(self.height, self.width, _WINDOW * scale)
+            x = torch.from_numpy(np.stack([self._seen(window, scale) for window in windows]))
             statistics = NormStatistics().rewind(recording=True)
             self.backbone.features(x, t, {max(self.settings.blocks)}, statistics=statistics)
-            self._statistics[t] = statistics
-        return self._statistics[t].rewind(recording=False)
+            self._statistics[t, scale] = statistics
+        return self._statistics[t, scale].rewind(recording=False)
+
+
+def _joined(axis: int, a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Two neighbouring regions as one: each gives up the margin it has on the other's side."""
+    return np.concatenate([np.delete(a, np.s_[-MARGIN:], axis + 1), np.delete(b, np.s_[:MARGIN], axis + 1)], axis + 1)
 
 
 def _half(values: Tensor) -> NDArray[np.float16]:
@@ -299,9 +386,9 @@ def _halves(rows: slice, cols: slice, align: int) -> tuple[int, tuple[slice, sli
     return axis, regions[0], regions[1]
 
 
-def _spread(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Windows spread evenly over an image: about a quarter of its pixels, at most 64 windows."""
-    side_y, side_x = min(_WINDOW, height), min(_WINDOW, width)
+def _spread(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
+    """Windows of `side` pixels spread evenly over an image: about a quarter of its pixels, at most 64 windows."""
+    side_y, side_x = min(side, height), min(side, width)
     wanted = min(max(height * width // (4 * side_y * side_x), _MIN_WINDOWS), _MAX_WINDOWS)
     n_y = max(1, round(math.sqrt(wanted * height / width)))
     n_x = max(1, round(wanted / n_y))

@@ -43,6 +43,12 @@ class PretrainConfig:
     ema
         Decay of the moving average of the weights, reached over the first steps as ``(1 + n) / (10 + n)``, so that a short
         run is not mostly its random start. The paper's 0.9999 wants 100,000 steps.
+    scales
+        Working scales: each crop is drawn from the image binned by one of these, at random. Objects should be a good part of
+        a crop, see the guide.
+    jitter
+        Change the colours of each crop at random, half of them with dark and bright exchanged, so that features depend less on
+        stain, lamp and polarity.
     intensity
         How raw values become [-1, 1], see `mdm_studio.arrays.IntensityLaw`.
     compile
@@ -60,6 +66,8 @@ class PretrainConfig:
     precision: Precision = "auto"
     device: str = "auto"
     compile: bool = False
+    scales: tuple[int, ...] = (1,)
+    jitter: bool = False
     intensity: IntensityLaw = "percentile"
 
 
@@ -171,6 +179,23 @@ class Pretrainer:
             seen_all.append(seen.float().cpu().numpy())
             made_all.append(made.float().cpu().numpy())
         return np.stack(seen_all), np.stack(made_all)
+
+    def start_from(self, weights: Arrays) -> None:
+        """Begin with the weights of a backbone instead of random ones.
+
+        Raises
+        ------
+        CheckpointError
+            If they are those of another network.
+        """
+        try:
+            self.net.load_state_dict(weights)
+            self.ema.module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the backbone to start from does not fit this network ({str(error).splitlines()[0]}); "
+                "start from nothing, or with the size and channels it has"
+            ) from error
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """Everything needed to go on: tensors, and facts that are JSON values."""

@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from mdm_studio.errors import ClassifierError
 from mdm_studio.io.atomic import replacing
 
-VERSION = 1
+VERSION = 2  # 2: working scales and filters
 _FACTS, _TENSORS = "classifier.json", "ensemble.safetensors"
 
 
@@ -43,7 +43,7 @@ class ClassifierInfo:
         In the order of the ensemble's outputs.
     backbone, backbone_digest : str
         Name and digest of the backbone whose features it reads.
-    blocks, timesteps, tile, halo, precision
+    blocks, timesteps, tile, halo, precision, scales, filters
         The features it reads, see `mdm_studio.engine.features.FeatureSettings`.
     channels : tuple of int or None
         Channels read from each image; None reads them all.
@@ -63,6 +63,8 @@ class ClassifierInfo:
     tile: int
     halo: int
     precision: str
+    scales: tuple[int, ...] = (1,)
+    filters: bool = False
     channels: tuple[int, ...] | None = None
     unlabelled: int | None = 0
     ensemble: dict[str, Any] = field(default_factory=dict)
@@ -107,8 +109,15 @@ def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]
     try:
         classes = tuple(LabelClass(**each) for each in facts.pop("classes"))
         channels = facts.pop("channels")
-        facts |= {"blocks": tuple(facts["blocks"]), "timesteps": tuple(facts["timesteps"])}
+        if version < 2:
+            facts |= _before_scales()
+        facts |= {key: tuple(facts[key]) for key in ("blocks", "timesteps", "scales")}
         info = ClassifierInfo(classes, channels=tuple(channels) if channels else None, **facts)
     except (TypeError, KeyError) as error:
         raise ClassifierError(f"{path} is no classifier of this version ({error}); fit it again") from error
     return info, tensors
+
+
+def _before_scales() -> dict[str, Any]:
+    """What version 1 did without saying so: the image at its own scale, and no filters."""
+    return {"scales": [1], "filters": False}

@@ -4,7 +4,7 @@
 
     ROOT/v1/ab/abcdef.../          one entry: an image, a backbone, a way of extracting
         entry.json                 what it is; its modification time is when it was last used
-        b06-t0050/                 zarr v3 array (C, rows * ph, cols * pw) of one block and timestep
+        b06-t0050/                 zarr v3 array (C, rows * ph, cols * pw) of one map, here of block 6 at timestep 50
             c/0/3/7                tile (3, 7): one chunk, one file, zstd with a checksum
 
 A tile is the unit of computing, writing and reading, so it is one chunk; a shard around it would only add an index. Zarr writes
@@ -44,19 +44,23 @@ _UNDECODABLE = (ValueError, RuntimeError, KeyError)  # what zarr, its codecs and
 _LOW_WATER = 0.9  # eviction frees a tenth of the budget, so that it does not run at every tile
 
 
-@dataclass(frozen=True)
-class MapSpec:
-    """One feature map: decoder block, timestep, channels, and stride in image pixels."""
-
-    block: int
-    timestep: int
-    channels: int
-    stride: int
+class MapSpec(Protocol):
+    """One feature map: its name in an entry, its channels, and its stride in image pixels."""
 
     @property
     def name(self) -> str:
         """Name of its array in an entry."""
-        return f"b{self.block:02d}-t{self.timestep:04d}"
+        ...
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Image pixels from one cell to the next."""
+        ...
 
 
 @dataclass(frozen=True)

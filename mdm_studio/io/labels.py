@@ -106,8 +106,7 @@ def read_labels(path: str | Path, shape: tuple[int, int], plane: int = 0) -> Lab
         pixels = file.plane(plane).read(slice(None), slice(None))
     if len(pixels) != 1 and not (len(pixels) == 3 and _equal(pixels)):
         raise LabelsError(
-            f"the label map {path} has {len(pixels)} channels that differ: one whole number a pixel is wanted, "
-            "not colours"
+            f"the label map {path} has {len(pixels)} channels that differ: one whole number a pixel is wanted, not colours"
         )
     return _smallest(pixels[0], path)
 

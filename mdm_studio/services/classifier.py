@@ -27,7 +27,8 @@ class Classifier:
     def settings(self) -> FeatureSettings:
         """The features it reads."""
         precision: Literal["fp32", "bf16"] = "bf16" if self.info.precision == "bf16" else "fp32"
-        return FeatureSettings(self.info.blocks, self.info.timesteps, self.info.tile, self.info.halo, precision)
+        info = self.info
+        return FeatureSettings(info.blocks, info.timesteps, info.tile, info.halo, precision, info.scales, info.filters)
 
     def save(self, path: Path) -> None:
         """Write ``FILE.mdm``."""

@@ -47,12 +47,15 @@ def load_for_features(
     *,
     blocks: Sequence[int] | None = None,
     timesteps: Sequence[int] | None = None,
+    scales: Sequence[int] | None = None,
+    filters: bool | None = None,
     bf16: bool = False,
     device: str = "auto",
 ) -> FeatureSource:
     """Load a backbone by name or folder and settle which features are read (None: its defaults)."""
     backbone = load_backbone(find_backbone(name), device=pick_device(device), bf16=bf16)
-    return FeatureSource(backbone, FeatureSettings.of(backbone, blocks=blocks, timesteps=timesteps))
+    settings = FeatureSettings.of(backbone, blocks=blocks, timesteps=timesteps, scales=scales, filters=filters)
+    return FeatureSource(backbone, settings)
 
 
 def compute_features(

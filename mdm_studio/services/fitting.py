@@ -47,7 +47,7 @@ class FitRequest:
         Folder of label maps with their images' names.
     backbone : str or None
         Name or folder; None is the bundled one.
-    blocks, timesteps
+    blocks, timesteps, scales, filters
         None reads the backbone's defaults.
     unlabelled : int or None
         Value that means "no label"; None if every pixel is labelled.
@@ -60,6 +60,8 @@ class FitRequest:
     backbone: str | None = None
     blocks: tuple[int, ...] | None = None
     timesteps: tuple[int, ...] | None = None
+    scales: tuple[int, ...] | None = None
+    filters: bool | None = None
     unlabelled: int | None = 0
     objects: bool = False
     class_names: tuple[str, ...] = ()
@@ -104,7 +106,9 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     label_files = find_labels(paths, request.labels)
     folder = find_backbone(request.backbone or DEFAULT_BACKBONE)
     backbone = load_backbone(folder, device=pick_device(request.device), bf16=request.bf16)
-    settings = FeatureSettings.of(backbone, blocks=request.blocks, timesteps=request.timesteps)
+    settings = FeatureSettings.of(
+        backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
+    )
     width = sum(spec.channels for spec in settings.specs(backbone))
     limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS)
     planes = list(_read_points(label_files, request, limit))
@@ -130,6 +134,8 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         tile=settings.tile,
         halo=settings.halo,
         precision=settings.precision,
+        scales=settings.scales,
+        filters=settings.filters,
         channels=request.channels,
         unlabelled=request.unlabelled,
         ensemble=asdict(request.ensemble),

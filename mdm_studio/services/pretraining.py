@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from mdm_studio import registry
+from mdm_studio.engine.backbones import BackboneCard, find_backbone
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
 from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer, Step
 from mdm_studio.errors import CheckpointError, InputError, JobError, UsageError
-from mdm_studio.io.backbone_files import write_backbone
+from mdm_studio.io.backbone_files import read_weights, write_backbone
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
 from mdm_studio.nn.unet import SIZES, SizeName, UNetConfig
@@ -42,6 +43,8 @@ class Job:
         Name of the recipe and its fields.
     network : UNetConfig
         Shape of the network.
+    start_from : str or None
+        Folder of the backbone whose weights the run begins with; None begins with random ones.
     steps, minutes
         The budget: whichever is reached first; at least one is given.
     checkpoint_every : int
@@ -58,6 +61,7 @@ class Job:
     steps: int | None = None
     minutes: float | None = None
     checkpoint_every: int = 200
+    start_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of the job."""
@@ -69,7 +73,8 @@ class Job:
         values = {k: v for k, v in values.items() if k not in ("kind", "version")}
         network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("network").items()}
         images, channels = tuple(values.pop("images")), values.pop("channels")
-        config = PretrainConfig(**values.pop("config"))
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("config").items()}
+        config = PretrainConfig(**settings)
         return cls(images, tuple(channels) if channels else None, network=UNetConfig(**network), config=config, **values)
 
 
@@ -95,6 +100,7 @@ def plan(
     steps: int | None = None,
     minutes: float | None = None,
     checkpoint_every: int = 200,
+    start_from: str | None = None,
 ) -> tuple[Job, list[str]]:
     """Look at the images and settle what the job will do; also one line for each image that cannot be read.
 
@@ -115,11 +121,28 @@ def plan(
         raise InputError(f"the images have {sorted(counts)} channels; choose the same for all with --channels")
     made = registry.load("recipes", recipe)(**(recipe_settings or {}))
     network = dataclasses.replace(SIZES[size], in_channels=in_channels, out_channels=made.out_channels(in_channels))
+    begin = None if start_from is None else find_backbone(start_from).resolve()
+    if begin is not None:
+        network = _network_of(begin, network)
     if config.crop % network.total_stride or config.crop % getattr(made, "patch", 1):
         raise UsageError(f"--crop {config.crop} must be a multiple of {network.total_stride} and of the patch size")
     readable = tuple(dict.fromkeys(str(info.path.resolve()) for info in planes))
-    job = Job(readable, channels, recipe, dataclasses.asdict(made), network, config, name, steps, minutes, checkpoint_every)
+    job = Job(
+        readable, channels, recipe, dataclasses.asdict(made), network, config, name, steps, minutes, checkpoint_every,
+        None if begin is None else str(begin),
+    )  # fmt: skip
     return job, unreadable
+
+
+def _network_of(folder: Path, wanted: UNetConfig) -> UNetConfig:
+    """Shape of the network to start from; it must read and predict the channels of the new one."""
+    found = BackboneCard.read(folder).unet()
+    if (found.in_channels, found.out_channels) != (wanted.in_channels, wanted.out_channels):
+        raise UsageError(
+            f"the backbone to start from reads {found.in_channels} channels and predicts {found.out_channels}; these images "
+            f"and this recipe need {wanted.in_channels} and {wanted.out_channels}: give other --channels or start from nothing"
+        )
+    return found
 
 
 def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterator[Progress]:
@@ -138,12 +161,12 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
     planes, _ = survey(paths, job.channels, job.config.intensity)
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, job.config)
-    elapsed = _restore(trainer, folder)
+    elapsed = _restore(trainer, folder, job.start_from)
     yield from _Run(folder, job, trainer, planes, elapsed).steps(stop)
 
 
-def _restore(trainer: Pretrainer, folder: JobFolder) -> float:
-    """Load the newest readable checkpoint; return the seconds trained so far."""
+def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> float:
+    """Load the newest readable checkpoint, or what the job starts from; return the seconds trained so far."""
     elapsed = 0.0
     failures: list[str] = []
     for path in folder.list_checkpoints():
@@ -158,6 +181,8 @@ def _restore(trainer: Pretrainer, folder: JobFolder) -> float:
     else:
         if failures:
             raise CheckpointError(failures[0])
+        if start_from is not None:
+            trainer.start_from({name: value.float() for name, value in read_weights(Path(start_from)).items()})
     folder.rewind_metrics(trainer.step)
     return elapsed
 
@@ -176,6 +201,8 @@ class _Run:
             batch=job.config.batch,
             in_channels=job.network.in_channels,
             seed=seed,
+            scales=job.config.scales,
+            jitter=job.config.jitter,
             channels=job.channels,
         )
         self.planes = planes
@@ -282,12 +309,14 @@ class _Run:
             "device": str(self.trainer.accelerator.device),
             "precision": self.trainer.precision,
             "config": dataclasses.asdict(self.job.config),
+            "start_from": None if self.job.start_from is None else Path(self.job.start_from).name,
         }
         card = {
             "name": self.job.name,
             "arch": {"kind": "unet", **dataclasses.asdict(self.job.network)},
             "recipe": {"name": self.job.recipe, **self.job.recipe_settings},
             "intensity": self.job.config.intensity,
+            "scales": list(self.job.config.scales),
             "training": facts,
         }
         weights = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdm_studio.arrays import IntensityWindow, bin_pixels, intensity_window, normalise
 from mdm_studio.engine.backbones import load_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import sample_features
@@ -133,9 +134,11 @@ def test_channels_that_do_not_fit_are_refused_before_any_work(backbone):
         PlaneFeatures(backbone, ArrayPlane(np.zeros((5, 9, 9), np.uint8)), FeatureSettings.of(backbone))
 
 
-@pytest.mark.parametrize("wrong", [{"blocks": (4,)}, {"blocks": ()}, {"timesteps": (1001,)}, {"timesteps": ()}])
+@pytest.mark.parametrize(
+    "wrong", [{"blocks": (4,)}, {"blocks": ()}, {"scales": (3,)}, {"scales": ()}, {"timesteps": (1001,)}, {"timesteps": ()}]
+)
 def test_blocks_and_timesteps_that_do_not_exist(backbone, wrong):
-    with pytest.raises(UsageError, match="tiny"):
+    with pytest.raises(UsageError, match=r"tiny|working scales"):
         FeatureSettings.of(backbone, **wrong)
 
 
@@ -177,3 +180,58 @@ def test_bfloat16_is_close(backbone, tiny_backbone, tile):
     assert fast.settings.precision == "bf16"
     for a, b in zip(fast.maps(0, 0), exact.maps(0, 0), strict=True):
         assert 0 < (a.values - b.values).norm() < 0.05 * b.values.norm()
+
+
+def test_a_working_scale_shows_the_backbone_the_binned_image(backbone):
+    """The maps at scale 2 are those of the image binned by 2, at twice the stride."""
+    plane = _plane(128, 96)
+    raw = plane.read(slice(None), slice(None)).astype(np.float32)
+    window = intensity_window(raw, "percentile", joint=True)
+    binned = ArrayPlane(bin_pixels(normalise(raw, window), 2), rgb=True)
+    scaled = PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, scales=(2,), tile=256))
+    scaled._window = window
+    small = PlaneFeatures(backbone, binned, FeatureSettings.of(backbone, tile=256))
+    small._window = IntensityWindow((-1.0,), (1.0,))
+    for a, b in zip(scaled.maps(0, 0), small.maps(0, 0), strict=True):
+        assert a.stride == 2 * b.stride
+        assert a.values.shape == b.values.shape
+        torch.testing.assert_close(a.values, b.values, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("size", [(200, 180), (33, 70), (5, 3)])
+def test_several_scales_of_odd_sizes(backbone, size, tmp_path):
+    """Scales stand side by side, finest first; every pixel can be read in every tile, with the cache and without."""
+    settings = FeatureSettings.of(backbone, scales=(4, 1), tile=64, filters=True)
+    source = PlaneFeatures(backbone, _plane(*size), settings, FeatureCache(tmp_path))
+    assert [spec.name for spec in source.specs[:3]] == ["b01-t0050", "b02-t0050", "b03-t0050"]
+    assert next(spec.name for spec in source.specs if spec.name.endswith("-s4")) == "b01-t0050-s4"
+    for tile in source.grid:
+        rows, cols = source.grid.core(*tile)
+        corners = np.array([(y, x) for y in (rows.start, rows.stop - 1) for x in (cols.start, cols.stop - 1)])
+        assert torch.isfinite(sample_features(source.maps(*tile), *corners.T)).all()
+    assert not source.missing()
+
+
+def test_no_seam_at_a_coarse_scale(backbone):
+    plane = _plane(400, 380)
+    tiled, whole = (PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, scales=(4,), tile=tile)) for tile in (128, 512))
+    assert len(tiled.grid) > 1 == len(whole.grid)
+    pixels = np.stack([np.repeat([127, 128, 255, 256], 5), np.tile([3, 100, 127, 128, 300], 4)])
+    scale = _at(whole, *pixels).std(dim=0) + 1e-3
+    assert ((_at(tiled, *pixels) - _at(whole, *pixels)).abs() / scale).mean() < 0.15
+
+
+def test_inverted_is_the_features_of_the_negative(backbone, tmp_path):
+    plane = _plane(64, 48)
+    raw = plane.read(slice(None), slice(None)).astype(np.float32)
+    window = intensity_window(raw, "percentile", joint=True)
+    negative = ArrayPlane(-normalise(raw, window), rgb=True)
+    settings = dataclasses.replace(FeatureSettings.of(backbone), inverted=True)
+    cache = FeatureCache(tmp_path)
+    list(PlaneFeatures(backbone, plane, FeatureSettings.of(backbone), cache).compute())
+    inverted = PlaneFeatures(backbone, plane, settings, cache)
+    assert inverted.missing()  # not mistaken for the plain features
+    plain = PlaneFeatures(backbone, negative, FeatureSettings.of(backbone))
+    plain._window = IntensityWindow((-1.0,), (1.0,))
+    for a, b in zip(inverted.maps(0, 0), plain.maps(0, 0), strict=True):
+        torch.testing.assert_close(a.values, b.values, atol=1e-3, rtol=1e-3)

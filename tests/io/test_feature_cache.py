@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdm_studio.errors import CacheError
-from mdm_studio.io.feature_cache import EntryKey, FeatureCache, MapSpec
+from mdm_studio.io.feature_cache import EntryKey, FeatureCache
 
-SPEC = MapSpec(block=6, timestep=50, channels=4, stride=2)
+SPEC = SimpleNamespace(name="b06-t0050", channels=4, stride=2)
 SIDE = 18  # cells of a tile of 32 pixels at stride 2, with a margin of one
 
 
@@ -170,7 +171,9 @@ def test_threads_share_an_entry(tmp_path):
 _WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from mdm_studio.io.feature_cache import EntryKey, FeatureCache, MapSpec
+from types import SimpleNamespace
+from mdm_studio.io.feature_cache import EntryKey, FeatureCache
+spec = SimpleNamespace(name="b06-t0050", channels=4, stride=2)
 entry = FeatureCache(Path(sys.argv[1])).entry(EntryKey("image", "backbone", "settings", (2, 3), (32, 32), 1))
 entry.describe(image="image", backbone="tiny")
 values = np.full((4, 18, 18), 5, np.float16)
@@ -178,7 +181,7 @@ print("ready", flush=True)
 while True:
     for row in range(2):
         for col in range(3):
-            entry.write_tile(MapSpec(6, 50, 4, 2), row, col, values)
+            entry.write_tile(spec, row, col, values)
 """
 
 

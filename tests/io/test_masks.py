@@ -150,9 +150,7 @@ def test_ome_zarr_reads_its_masks(tmp_path: Path) -> None:
 
     mask = random_mask(1300, 601)
     palette = {1: "#ff0000", 2: "#00ff00"}
-    path = write_in_tiles(
-        tmp_path / "a", mask, format="ome-zarr", palette=palette, pixel_size=(0.5, 0.25), unit="micrometer"
-    )
+    path = write_in_tiles(tmp_path / "a", mask, format="ome-zarr", palette=palette, pixel_size=(0.5, 0.25), unit="micrometer")
     location = parse_url(path)
     assert location is not None
     (node,) = Reader(location)()
@@ -262,9 +260,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path, options: dict[str, Any], word
         (0, 0, np.zeros((2, 2)), (0,), "type float64"),
     ],
 )
-def test_blocks_that_do_not_fit(
-    tmp_path: Path, y: int, x: int, block: Array, index: tuple[int, ...], words: str
-) -> None:
+def test_blocks_that_do_not_fit(tmp_path: Path, y: int, x: int, block: Array, index: tuple[int, ...], words: str) -> None:
     with (
         pytest.raises(ValueError, match=words),
         open_mask(tmp_path / "a", (3, 10, 10), "uint8", format="npy", axes="ZYX") as writer,

@@ -18,9 +18,7 @@ _ADM = UNetConfig(
 )  # the small network of the golden numbers
 CASES = {
     "adm": _ADM,
-    "ddpm": replace(
-        _ADM, out_channels=3, num_heads=4, num_head_channels=-1, use_scale_shift_norm=False, resblock_updown=False
-    ),
+    "ddpm": replace(_ADM, out_channels=3, num_heads=4, num_head_channels=-1, use_scale_shift_norm=False, resblock_updown=False),
     "neworder": replace(_ADM, out_channels=3, new_attention_order=True),
 }
 

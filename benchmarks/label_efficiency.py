@@ -1,0 +1,345 @@
+"""Label efficiency: how good are the masks after so many labels, by features and by head?
+
+    python benchmarks/label_efficiency.py DATA --out RESULTS
+    python benchmarks/label_efficiency.py DATA --out RESULTS --sets glas --methods "forest:raw" "mlp:filters" "mlp:my-backbone#4-7@1,2+filters"
+    python benchmarks/label_efficiency.py DATA --out RESULTS --sets dsb2018 --labels 5x8 --each-block mdm-nuclei --seeds 100 101 102
+
+DATA holds the data sets that `data_sets.py` knows. ``--labels IxD`` means I images with D discs of radius 4 for each class, or
+`dense` (3,000 random pixels an image). On every data set, seed and amount of labels all methods get the same labelled pixels and are
+tested on the same pixels of images of other groups.
+
+A method is ``HEAD:SOURCE+SOURCE...``
+
+* HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(weight_decay=0.01,...)`` with other settings;
+* SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe of
+  today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name or
+  folder, then optionally ``#blocks``, ``~timesteps`` and ``@scales``, by default the backbone's own.
+
+Dice of the object class, mean over test images, where there are two classes; mean IoU over all test pixels where there are more.
+Results go to RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png
+are made from it at the end; features are kept in RESULTS/features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from data_sets import DENSE, TEST, DataSet, Points, data_sets
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from skimage.feature import multiscale_basic_features
+from sklearn.ensemble import RandomForestClassifier
+
+from mdm_studio.arrays import fit_channels, intensity_window, normalise
+from mdm_studio.cli.common import parse_numbers
+from mdm_studio.config import DEFAULT_BACKBONE
+from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
+from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
+from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, sample_features, vote
+from mdm_studio.io.images import ArrayPlane
+
+LABELS = ["1x1", "2x2", "5x1", "5x2", "5x8", "5xdense"]
+METHODS = [
+    "forest:raw",
+    "forest:filters",
+    "mlp:filters",
+    "mlp:untrained",
+    f"mlp:{DEFAULT_BACKBONE}",
+    f"mlp:{DEFAULT_BACKBONE}+filters",
+]
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where features come from; without blocks, timesteps or scales those of the backbone's card."""
+
+    name: str
+    blocks: tuple[int, ...] | None = None
+    timesteps: tuple[int, ...] | None = None
+    scales: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        match = re.fullmatch(r"([^#~@]+)(?:#([\d,-]+))?(?:~([\d,-]+))?(?:@([\d,-]+))?", text)
+        if match is None:
+            raise SystemExit(f"the source {text!r} is not NAME, or NAME#blocks~timesteps@scales")
+        return cls(match[1], *(parse_numbers(part, text) for part in match.groups()[1:]))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A head and what it reads."""
+
+    text: str
+    head: str
+    options: dict[str, object]
+    sources: tuple[Source, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        match = re.fullmatch(r"(forest|mlp)(?:\((.*?)\))?:(.+)", text)
+        if match is None:
+            raise SystemExit(f"the method {text!r} is not forest:SOURCE+... or mlp:SOURCE+...")
+        options = {
+            key: ast.literal_eval(value) for key, value in (item.split("=") for item in (match[2] or "").split(";") if item)
+        }
+        return cls(text, match[1], options, tuple(Source.parse(part) for part in match[3].split("+")))
+
+
+# --- features of an image's points, kept on disk ------------------------------------------------------------------------
+
+
+@cache
+def _backbone(name: str) -> Backbone:
+    if name in ("untrained", "filters"):
+        like = _backbone(DEFAULT_BACKBONE)
+        return untrained_backbone(like.net.config, like.card) if name == "untrained" else like
+    return load_backbone(find_backbone(name))
+
+
+class Kept:
+    """Features of the fixed points of images, in files of their own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, data: DataSet, name: str, points: Points, source: Source) -> Features:
+        """Features ``(n, D)`` of a source at the points of an image."""
+        if source.name == "raw":
+            return self._kept(data, name, "raw", lambda: raw_filters(data.plane(name), points))
+        backbone = _backbone(source.name)
+        if source.name == "filters":
+            settings = FeatureSettings.of(backbone, blocks=(), scales=(1,), filters=True)
+            return self._kept(data, name, "filters", lambda: at_points(backbone, data.plane(name), points, settings))
+        wanted = FeatureSettings.of(
+            backbone, blocks=source.blocks, timesteps=source.timesteps, scales=source.scales, filters=False
+        )
+        parts = []
+        for scale, t in itertools.product(wanted.scales, wanted.timesteps):
+            every = FeatureSettings.of(
+                backbone, blocks=range(backbone.n_blocks), timesteps=(t,), scales=(scale,), filters=False
+            )
+            key = f"{backbone.card.digest[:12]}-t{t}-s{scale}"
+            values = self._kept(data, name, key, lambda every=every: at_points(backbone, data.plane(name), points, every))
+            ends = np.cumsum([spec.channels for spec in every.specs(backbone)])
+            parts += [values[:, slice(ends[b - 1] if b else 0, ends[b])] for b in wanted.blocks]
+        return np.concatenate(parts, axis=1)
+
+    def _kept(self, data: DataSet, name: str, key: str, make: object) -> Features:
+        path = self.root / data.name / key / f"{name}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part.npy")
+            np.save(unfinished, np.asarray(make(), np.float16))
+            unfinished.replace(path)
+        return np.load(path, mmap_mode="r")
+
+
+def raw_filters(plane: ArrayPlane, points: Points) -> Features:
+    """scikit-image's filters on intensities as they are in the file."""
+    raw = fit_channels(plane.read(slice(None), slice(None)), 3, name=plane.name)  # grey and colour images side by side
+    image = normalise(raw, intensity_window(raw, "range", joint=plane.rgb))
+    bank = multiscale_basic_features(image.transpose(1, 2, 0), sigma_min=1, sigma_max=16, channel_axis=-1)
+    return bank[points.rows, points.cols]
+
+
+def at_points(backbone: Backbone, plane: ArrayPlane, points: Points, settings: FeatureSettings) -> Features:
+    """Features of a plane at points, tile by tile."""
+    source = PlaneFeatures(backbone, plane, settings)
+    tiles = np.stack([points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]], axis=1)
+    out = np.empty((len(points.rows), sum(spec.channels for spec in source.specs)), np.float32)
+    for row, col in np.unique(tiles, axis=0).tolist():
+        here = (tiles == (row, col)).all(axis=1)
+        out[here] = sample_features(source.maps(row, col), points.rows[here], points.cols[here]).numpy()
+    return out
+
+
+# --- heads and scores ---------------------------------------------------------------------------------------------------
+
+
+def predict(method: Method, x: Features, y: NDArray[np.intp], tests: list[Features], classes: int, seed: int) -> list[NDArray]:
+    """Fit the head and predict the test pixels of every image."""
+    if method.head == "forest":
+        forest = RandomForestClassifier(100, n_jobs=torch.get_num_threads(), random_state=seed, **method.options)
+        forest.fit(x, y)
+        return [forest.predict(test) for test in tests]
+    config = EnsembleConfig(seed=seed, **method.options)
+    ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config)
+    with torch.inference_mode():
+        return [vote(ensemble(torch.from_numpy(test))).numpy() for test in tests]
+
+
+def score(predictions: list[NDArray], truths: list[NDArray], classes: int) -> float:
+    """Dice of class 1, mean over images, for two classes; else mean IoU of the classes that occur, over all pixels."""
+    if classes == 2:
+        each = [2 * (p & t).sum() / max(p.sum() + t.sum(), 1) for p, t in zip(predictions, truths, strict=True) if t.any()]
+        return float(np.mean(each))
+    p, t = np.concatenate(predictions), np.concatenate(truths)
+    each = [((p == k) & (t == k)).sum() / ((p == k) | (t == k)).sum() for k in range(classes) if (t == k).any()]
+    return float(np.mean(each))
+
+
+def run(
+    data: DataSet, kept: Kept, methods: list[Method], labels: list[str], seeds: list[int], tests: int, done: set
+) -> Iterator[dict]:
+    """Every seed, method and amount of labels that is not done yet."""
+    for seed in seeds:
+        todo = [(m, level) for m, level in itertools.product(methods, labels) if (data.name, seed, level, m.text) not in done]
+        if not todo:
+            continue
+        labelled, tested = data.split(seed, tests)
+        points = {name: data.points(name) for name in labelled + tested}
+        testing = {name: points[name].disc == TEST for name in tested}
+        truths = [points[name].truth[testing[name]] for name in tested]
+        for method, levels in itertools.groupby(todo, key=lambda pair: pair[0]):
+            x = {n: np.concatenate([kept.read(data, n, p, s) for s in method.sources], 1) for n, p in points.items()}
+            x = {n: np.asarray(values, np.float32) for n, values in x.items()}
+            for _, level in levels:
+                images, _, discs = level.partition("x")
+                chosen = {
+                    n: points[n].disc == DENSE if discs == "dense" else points[n].disc < int(discs)
+                    for n in labelled[: int(images)]
+                }
+                y = np.concatenate([points[n].truth[where] for n, where in chosen.items()])
+                begin = time.perf_counter()
+                fit_on = np.concatenate([x[n][where] for n, where in chosen.items()])
+                found = predict(method, fit_on, y, [x[n][testing[n]] for n in tested], data.classes, seed)
+                yield {
+                    "set": data.name,
+                    "seed": seed,
+                    "labels": level,
+                    "method": method.text,
+                    "score": score(found, truths, data.classes),
+                    "pixels": len(y),
+                    "tested": len(tested),
+                    "seconds": round(time.perf_counter() - begin, 2),
+                }
+
+
+# --- reports ------------------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict], base: str) -> str:
+    """Markdown: mean and standard deviation over seeds, and the difference from `base`, paired by seed."""
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        here = [row for row in rows if row["set"] == name]
+        levels = sorted(
+            {row["labels"] for row in here}, key=lambda level: np.mean([r["pixels"] for r in here if r["labels"] == level])
+        )
+        lines += ["", f"### {name}", "", f"| method | {' | '.join(levels)} |", "|---" * (len(levels) + 1) + "|"]
+        for method in dict.fromkeys(row["method"] for row in here):
+            cells = [cell(here, method, level, base) for level in levels]
+            lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def cell(rows: list[dict], method: str, level: str, base: str) -> str:
+    """``mean ± spread (paired difference from the base)`` in percent."""
+    found, against = (
+        {row["seed"]: 100 * row["score"] for row in rows if row["method"] == m and row["labels"] == level}
+        for m in (method, base)
+    )
+    if not found:
+        return ""
+    text = f"{np.mean(list(found.values())):.1f} ± {spread(list(found.values())):.1f}"
+    shared = [found[seed] - against[seed] for seed in found.keys() & against.keys()]
+    return text if method == base or not shared else f"{text} ({np.mean(shared):+.1f} ± {spread(shared):.1f})"
+
+
+def spread(values: list[float]) -> float:
+    """Standard deviation over seeds."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def curves(path: Path, rows: list[dict]) -> None:
+    """Score against labelled pixels, one line a method, one panel a data set."""
+    mpl.use("agg")
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False, layout="constrained")
+    for panel, name in zip(panels[0], sets, strict=True):
+        here = [row for row in rows if row["set"] == name]
+        for method in dict.fromkeys(row["method"] for row in here):
+            mine = [row for row in here if row["method"] == method]
+            points = sorted(
+                (np.mean([r["pixels"] for r in mine if r["labels"] == level]), *_mean_and_error(mine, level))
+                for level in {row["labels"] for row in mine}
+            )
+            pixels, means, errors = np.array(points).T
+            panel.errorbar(pixels, means, errors, label=method, marker="o", markersize=3, linewidth=1, capsize=2)
+        panel.set(title=name, xscale="log", xlabel="labelled pixels")
+        panel.set_ylabel("Dice (%)" if name in ("dsb2018", "glas", "monuseg") else "mean IoU (%)")
+        panel.grid(alpha=0.3)
+    handles = panels[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _mean_and_error(rows: list[dict], level: str) -> tuple[float, float]:
+    values = [100 * row["score"] for row in rows if row["labels"] == level]
+    return float(np.mean(values)), spread(values) / np.sqrt(len(values))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--each-block", metavar="BACKBONE", help="every block of it alone, at --timesteps and --scales")
+    parser.add_argument("--timesteps", default="50")
+    parser.add_argument("--scales", default="1")
+    parser.add_argument("--labels", nargs="+", default=LABELS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--tests", type=int, default=60, help="test images, at most")
+    parser.add_argument("--base", default="forest:raw", help="method that differences are taken from")
+    args = parser.parse_args()
+    sets = data_sets(args.data)
+    texts = list(args.methods)
+    if args.each_block:
+        grid = itertools.product(args.scales.split(","), args.timesteps.split(","), range(_backbone(args.each_block).n_blocks))
+        texts = [f"mlp:{args.each_block}#{b}~{t}@{s}" for s, t, b in grid]
+    methods = [Method.parse(text) for text in texts]
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "results.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {(row["set"], row["seed"], row["labels"], row["method"]) for row in rows}
+    kept = Kept(args.out / "features")
+    names = args.sets or list(sets)
+    for name in names:
+        for row in run(sets[name], kept, methods, args.labels, args.seeds, args.tests, done):
+            rows.append(row)
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(
+                f"{name} seed {row['seed']} {row['labels']:8s} {row['method']:40s} {row['score']:.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
+    wanted = [
+        row
+        for row in rows
+        if row["set"] in names and row["method"] in texts and row["labels"] in args.labels and row["seed"] in args.seeds
+    ]
+    (args.out / "table.md").write_text(table(wanted, args.base))
+    curves(args.out / "curves.png", wanted)
+    print(table(wanted, args.base))
+
+
+if __name__ == "__main__":
+    main()
