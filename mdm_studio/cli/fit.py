@@ -57,6 +57,12 @@ def fit(
     class_weight: Annotated[
         str, typer.Option(help="balanced (rare classes count as much) or none (as published).")
     ] = "balanced",
+    invert: Annotated[
+        bool,
+        typer.Option(
+            "--invert", help="Learn from the negative of each image too: for folders with bright and dark objects of one kind."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     precision: Precision = "fp32",
     cache: CacheDir = None,
@@ -86,6 +92,7 @@ def fit(
         filters=filters,
         unlabelled=None if instances else parse_unlabelled(unlabelled),
         objects=instances,
+        invert=invert,
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class FitRequest:
         Value that means "no label"; None if every pixel is labelled.
     objects : bool
         The label maps number their objects: 0 becomes class 0, everything else class 1, and no pixel is unlabelled.
+    invert : bool
+        Learn from a second view of each labelled image too, with dark and bright exchanged: the same labels then also teach
+        what dark objects on bright ground look like, and shape and texture come to count for more than brightness.
     """
 
     images: tuple[str, ...]
@@ -64,6 +67,7 @@ class FitRequest:
     filters: bool | None = None
     unlabelled: int | None = 0
     objects: bool = False
+    invert: bool = False
     class_names: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
     bf16: bool = False
@@ -110,18 +114,20 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
     )
     width = sum(spec.channels for spec in settings.specs(backbone))
-    limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS)
+    views = [settings, replace(settings, inverted=True)] if request.invert else [settings]
+    limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS) // len(views)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
     names = _named(classes, request.class_names or (_OBJECT_NAMES if request.objects else ()))
     planes = _limited(planes, limit, request.ensemble.seed)
-    features, values = yield from _gather(planes, backbone, settings, request.channels, cache)
+    features, values = yield from _gather(planes, backbone, views, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
     ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble)
     training = {
         "images": len({plane.path for plane in planes}),
-        "pixels": len(targets),
-        "pixels_per_class": {str(value): int((values == value).sum()) for value in classes},
+        "pixels": len(targets) // len(views),
+        "invert": request.invert,
+        "pixels_per_class": {str(value): int((values == value).sum()) // len(views) for value in classes},
         "iterations": iterations,
         "seconds": round(time.perf_counter() - begin, 3),
     }
@@ -188,22 +194,23 @@ def _limited(planes: list[LabelledPoints], limit: int, seed: int) -> list[Labell
 def _gather(
     planes: Sequence[LabelledPoints],
     backbone: Backbone,
-    settings: FeatureSettings,
+    views: Sequence[FeatureSettings],
     channels: tuple[int, ...] | None,
     cache: FeatureCache | None,
 ) -> Generator[FitStep, None, tuple[Tensor, NDArray[np.integer[Any]]]]:
-    """Features ``(N, D)`` and values ``(N,)`` of the labelled pixels; only the tiles they lie in are computed."""
+    """Features ``(N, D)`` and values ``(N,)`` of the labelled pixels in every view; only the tiles they lie in are computed."""
     features: list[Tensor] = []
     values: list[NDArray[np.integer[Any]]] = []
     for number, points in enumerate(planes):
         with open_image(points.path, channels) as image:
-            source = PlaneFeatures(backbone, image.plane(points.plane), settings, cache)
-            tile_rows, tile_cols = points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]
-            for row, col in sorted(set(zip(tile_rows.tolist(), tile_cols.tolist(), strict=True))):
-                here = (tile_rows == row) & (tile_cols == col)
-                features.append(sample_features(source.maps(row, col), points.rows[here], points.cols[here]))
-                values.append(points.values[here])
-                yield FitStep("features", number / len(planes), points.path.name)
+            for view, settings in enumerate(views):
+                source = PlaneFeatures(backbone, image.plane(points.plane), settings, cache)
+                tile_rows, tile_cols = points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]
+                for row, col in sorted(set(zip(tile_rows.tolist(), tile_cols.tolist(), strict=True))):
+                    here = (tile_rows == row) & (tile_cols == col)
+                    features.append(sample_features(source.maps(row, col), points.rows[here], points.cols[here]))
+                    values.append(points.values[here])
+                    yield FitStep("features", (number + view / len(views)) / len(planes), points.path.name)
     return torch.cat(features), np.concatenate(values)
 
 

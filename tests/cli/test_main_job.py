@@ -94,6 +94,33 @@ def test_masks_agree_with_the_papers_way(fitted, images_and_labels):
     assert (ours == theirs.numpy()).mean() >= 0.999
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--filters",),
+        ("--blocks", "none", "--filters"),
+        ("--scales", "1,2"),
+        ("--invert",),
+        ("--scales", "4", "--filters", "--invert"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_classifier_reads_travels_with_it(run, tiny_backbone, images_and_labels, tmp_path, options):
+    """Scales and filters are read again at prediction, with the same features for the same pixels."""
+    images, labels = images_and_labels
+    file = tmp_path / "o.mdm"
+    outcome = run("fit", images, labels, "--out", file, "--backbone", tiny_backbone, "--members", 2, "--json", *options)
+    facts = json.loads(outcome.stdout)
+    assert facts["filters"] == ("--filters" in options)
+    assert facts["blocks"] == ([] if "none" in options else [1, 2, 3])
+    assert facts["invert"] == ("--invert" in options)
+    outcome = run("predict", file, images, "--out", tmp_path / "o", "--json")
+    assert outcome.code == 0
+    strokes = _mask(labels / "field0.png")
+    found = _mask(tmp_path / "o" / "field0.png")
+    assert (found[strokes > 0] == strokes[strokes > 0]).mean() > 0.9
+
+
 def test_values_are_kept_and_zero_may_be_a_class(run, tiny_backbone, images_and_labels, tmp_path):
     images, labels = images_and_labels
     for path in labels.iterdir():

@@ -1,5 +1,8 @@
 """FILE.mdm: what is written is read."""
 
+import json
+import zipfile
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +26,8 @@ _NUMBERS = st.lists(st.integers(0, 1000), min_size=1, max_size=4).map(tuple)
         tile=st.integers(16, 1024),
         halo=st.integers(0, 128),
         precision=st.sampled_from(["fp32", "bf16"]),
+        scales=_NUMBERS,
+        filters=st.booleans(),
         channels=st.none() | _NUMBERS,
         unlabelled=st.none() | st.integers(0, 255),
     ),
@@ -35,3 +40,17 @@ def test_round_trip(tmp_path_factory, info, values):
     found, tensors = read_classifier(path)
     assert found == info
     assert np.array_equal(tensors["weight"], values.T)
+
+
+def test_version_1_is_read_as_what_it_was(tmp_path):
+    """Before working scales and filters the image was seen as it is, and blocks were all there was."""
+    path = tmp_path / "a.mdm"
+    info = ClassifierInfo((LabelClass(1, "a", "#000000"),), "b", "d", (6,), (50,), 512, 64, "fp32")
+    write_classifier(path, info, {"weight": np.zeros(1, np.float32)})
+    with zipfile.ZipFile(path) as archive:
+        facts, tensors = json.loads(archive.read("classifier.json")), archive.read("ensemble.safetensors")
+    old = {key: value for key, value in facts.items() if key not in ("scales", "filters")} | {"version": 1}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("classifier.json", json.dumps(old))
+        archive.writestr("ensemble.safetensors", tensors)
+    assert read_classifier(path)[0] == info

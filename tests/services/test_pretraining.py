@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdm_studio.engine.crops import CropSource, survey
+from mdm_studio.engine.backbones import BackboneCard
+from mdm_studio.engine.crops import CropSource, colour_jitter, survey
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.errors import ChannelsError, CheckpointError, InputError, JobError, NoImagesError, OutputError, UsageError
 from mdm_studio.io.checkpoints import read_checkpoint
@@ -315,3 +316,56 @@ def test_two_processes_share_the_work(images, tmp_path):
     folder = JobFolder(out)
     assert _steps(folder) == [1, 2]
     assert json.loads(folder.status.read_text())["state"] == "done"
+
+
+def test_crops_at_a_working_scale_are_binned(images):
+    """A crop at scale 2 is the mean of squares of what the crop at scale 1 sees."""
+    planes, _ = survey(find_images([images]), None, "percentile")
+    coarse = CropSource(planes, crop=16, batch=4, in_channels=3, seed=0, scales=(2,)).batch(0)
+    fine = CropSource(planes, crop=32, batch=4, in_channels=3, seed=0).batch(0)
+    assert coarse.shape == (4, 3, 16, 16)
+    assert np.allclose(coarse[0], fine[0].reshape(3, 16, 2, 16, 2).mean((2, 4)), atol=1e-5)
+    wide = CropSource(planes, crop=32, batch=6, in_channels=3, seed=0, scales=(1, 8)).batch(0)
+    assert wide.shape == (6, 3, 32, 32)  # at scale 8 the crop is far larger than the image
+
+
+def test_jitter_changes_colours_and_polarity_but_not_shapes(images):
+    planes, _ = survey(find_images([images]), None, "percentile")
+    plain, jittered = (CropSource(planes, crop=32, batch=16, in_channels=3, seed=0, jitter=j) for j in (False, True))
+    first = plain._one(np.random.default_rng(3)).mean(0).ravel()
+    looks = [colour_jitter(plain._one(np.random.default_rng(3)), np.random.default_rng(n)) for n in range(12)]
+    correlations = [np.corrcoef(first, look.mean(0).ravel())[0, 1] for look in looks]
+    assert min(correlations) < -0.7
+    assert max(correlations) > 0.7
+    assert np.abs(jittered.batch(0)).max() <= 1
+    assert np.array_equal(jittered.batch(2), jittered.batch(2))
+
+
+def test_a_run_may_start_from_a_backbone(images, tmp_path):
+    """The first loss is that of the trained weights, the shape is the backbone's, and the card tells."""
+    first = _job(images, tmp_path / "first", steps=30, every=30)
+    list(run(first))
+    job, _ = plan(find_images([images]), name="second", config=CONFIG, steps=1, start_from=str(first.root))
+    assert job.network == Job.from_json(first.settings()).network
+    second = JobFolder(tmp_path / "second")
+    second.create(job.to_json())
+    list(run(second))
+    trained, fresh = (
+        np.mean([row["loss"] for row in folder.read_metrics()[: 1 if folder is second else 3]]) for folder in (second, first)
+    )
+    assert trained < fresh
+    assert json.loads((second.backbone / "backbone.json").read_text())["training"]["start_from"] == "backbone"
+
+
+def test_a_backbone_of_other_channels_is_no_start(images, tmp_path):
+    first = _job(images, tmp_path / "first", steps=1, every=1)
+    list(run(first))
+    many = _shaped(tmp_path / "i", many=np.zeros((6, 40, 40), np.uint16))
+    with pytest.raises(UsageError, match="reads 3 channels"):
+        plan(many, name="a", config=CONFIG, steps=1, start_from=str(first.root))
+
+
+def test_the_working_scale_of_pretraining_is_the_one_features_are_read_at(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=1, every=1, config=dataclasses.replace(CONFIG, scales=(1, 2)))
+    list(run(folder))
+    assert BackboneCard.read(folder.backbone).scales == (1, 2)
