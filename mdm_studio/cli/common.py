@@ -54,6 +54,7 @@ Filters = Annotated[
         show_default=False,
     ),
 ]
+MAX_SMOOTH = 32  # twice that is read around a tile, and the smallest useful tile has 64 pixels
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder of the feature cache. Default: the user's cache folder.", show_default=False),

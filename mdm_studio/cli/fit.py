@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mdm_studio.cli.common import (
+    MAX_SMOOTH,
     Blocks,
     CacheDir,
     Channels,
@@ -63,6 +64,12 @@ def fit(
             "--invert", help="Learn from the negative of each image too: for folders with bright and dark objects of one kind."
         ),
     ] = False,
+    smooth: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_SMOOTH, help="Let masks keep to edges of the image up to this many pixels away; 0 for none."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     precision: Precision = "fp32",
     cache: CacheDir = None,
@@ -93,6 +100,7 @@ def fit(
         unlabelled=None if instances else parse_unlabelled(unlabelled),
         objects=instances,
         invert=invert,
+        smooth=smooth,
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",

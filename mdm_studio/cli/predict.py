@@ -11,6 +11,7 @@ import typer
 
 from mdm_studio.cli.common import (
     CACHE_BYTES,
+    MAX_SMOOTH,
     CacheDir,
     Device,
     Images,
@@ -40,6 +41,15 @@ def predict(
         int | None, typer.Option(help="Class value that is no object. Default: the lowest class.", show_default=False)
     ] = None,
     min_size: Annotated[int, typer.Option(min=0, help="Drop objects of fewer pixels.")] = 0,
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_SMOOTH,
+            help="Let masks keep to edges of the image up to this many pixels away; 0 for none. Default: the classifier's.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace masks that are there; otherwise they are skipped.")
     ] = False,
@@ -74,6 +84,7 @@ def predict(
         table=table,
         background=background,
         min_size=min_size,
+        smooth=smooth,
         overwrite=overwrite,
     )
     begin = time.perf_counter()

@@ -256,6 +256,11 @@ class PlaneFeatures:
         full = map_size(self.height, self.width, spec.stride)
         return FeatureMap(torch.from_numpy(values.astype(np.float32)), spec.stride, (rows.start, cols.start), full)
 
+    def brightness(self, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Mean of the normalised channels ``(h, w)``, 0 to 1."""
+        brightness: NDArray[np.float32] = (self._image(rows, cols).mean(axis=0) + 1) / 2
+        return brightness
+
     # ---- computing ---------------------------------------------------------------------------------------------------
 
     def _image(self, rows: slice, cols: slice) -> Image:

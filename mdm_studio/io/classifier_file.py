@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from mdm_studio.errors import ClassifierError
 from mdm_studio.io.atomic import replacing
 
-VERSION = 2  # 2: working scales and filters
+VERSION = 2  # 2: working scales, filters, smoothing
 _FACTS, _TENSORS = "classifier.json", "ensemble.safetensors"
 
 
@@ -45,6 +45,8 @@ class ClassifierInfo:
         Name and digest of the backbone whose features it reads.
     blocks, timesteps, tile, halo, precision, scales, filters
         The features it reads, see `mdm_studio.engine.features.FeatureSettings`.
+    smooth : int
+        Radius in pixels of the guided filter on predicted probabilities; 0 for none.
     channels : tuple of int or None
         Channels read from each image; None reads them all.
     unlabelled : int or None
@@ -65,6 +67,7 @@ class ClassifierInfo:
     precision: str
     scales: tuple[int, ...] = (1,)
     filters: bool = False
+    smooth: int = 0
     channels: tuple[int, ...] | None = None
     unlabelled: int | None = 0
     ensemble: dict[str, Any] = field(default_factory=dict)
@@ -119,5 +122,5 @@ def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]
 
 
 def _before_scales() -> dict[str, Any]:
-    """What version 1 did without saying so: the image at its own scale, and no filters."""
-    return {"scales": [1], "filters": False}
+    """What version 1 did without saying so: the image at its own scale, no filters, masks as they were voted."""
+    return {"scales": [1], "filters": False, "smooth": 0}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.engine.features import PlaneFeatures
-from mdm_studio.engine.heads import predict_window
+from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import InputError, MDMStudioError
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ImageFile, image_name, open_image
@@ -38,6 +38,8 @@ class PredictOptions:
         Value that is no object; None takes the lowest class.
     min_size : int
         Objects of fewer pixels are dropped.
+    smooth : int or None
+        Radius in pixels of the guided filter on the probabilities, 0 for none; None takes the classifier's.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class PredictOptions:
     table: bool = False
     background: int | None = None
     min_size: int = 0
+    smooth: int | None = None
     overwrite: bool = False
 
     def paths(self, name: str) -> dict[str, Path]:
@@ -131,6 +134,7 @@ def _predict_image(
     values = np.array([each.value for each in classifier.info.classes])
     dtype = np.uint8 if values.max() < 256 else np.uint16
     counts = np.zeros(values.max() + 1, np.int64)
+    smooth = classifier.info.smooth if options.smooth is None else options.smooth
     wanted_objects = options.objects or options.table
     whole = np.zeros((image.planes, image.height, image.width), dtype) if wanted_objects else None
     kept = cache if image.height * image.width <= _LARGE else None
@@ -142,9 +146,7 @@ def _predict_image(
             source = PlaneFeatures(classifier.backbone, image.plane(index), classifier.settings, kept)
             at = np.unravel_index(index, image.stack_shape) if image.stack_shape else ()
             place = tuple(int(i) for i in at)
-            for number, tile in enumerate(source.grid, start=1):
-                rows, cols = source.grid.core(*tile)
-                found = predict_window(classifier.ensemble, source.maps(*tile), rows, cols)
+            for number, (rows, cols, found) in enumerate(predict_plane(classifier.ensemble, source, smooth=smooth), start=1):
                 mask = values.astype(dtype)[found.labels]
                 counts += np.bincount(mask.ravel(), minlength=len(counts))
                 writers["mask"].write(rows.start, cols.start, mask, index=place)

@@ -56,6 +56,8 @@ class FitRequest:
     invert : bool
         Learn from a second view of each labelled image too, with dark and bright exchanged: the same labels then also teach
         what dark objects on bright ground look like, and shape and texture come to count for more than brightness.
+    smooth : int
+        Radius of the guided filter that predictions get, in pixels; 0 for none.
     """
 
     images: tuple[str, ...]
@@ -68,6 +70,7 @@ class FitRequest:
     unlabelled: int | None = 0
     objects: bool = False
     invert: bool = False
+    smooth: int = 0
     class_names: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
     bf16: bool = False
@@ -142,6 +145,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         precision=settings.precision,
         scales=settings.scales,
         filters=settings.filters,
+        smooth=request.smooth,
         channels=request.channels,
         unlabelled=request.unlabelled,
         ensemble=asdict(request.ensemble),
