@@ -1,7 +1,7 @@
 """Data sets of the benchmarks: where images and truth are, which images must not be split, and which pixels are looked at.
 
-Every image has a fixed set of pixels: up to 8 discs of radius 4 for each class (the strokes), random pixels for dense labels, and
-other random pixels for tests. A seed chooses which images are labelled and which are tested.
+Every image has a fixed set of pixels: up to 8 discs of radius 4 for each class (the strokes), random pixels for dense labels,
+and other random pixels for tests. A seed chooses which images are labelled and which are tested.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Points:
     cols: NDArray[np.intp]
     truth: NDArray[np.intp]
     disc: NDArray[np.intp]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Points:
+        """Some of the pixels."""
+        return Points(self.rows[chosen], self.cols[chosen], self.truth[chosen], self.disc[chosen])
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,24 @@
 """Label efficiency: how good are the masks after so many labels, by features and by head?
 
     python benchmarks/label_efficiency.py DATA --out RESULTS
-    python benchmarks/label_efficiency.py DATA --out RESULTS --sets glas --methods "forest:raw" "mlp:filters" "mlp:my-backbone#4-7@1,2+filters"
-    python benchmarks/label_efficiency.py DATA --out RESULTS --sets dsb2018 --labels 5x8 --each-block mdm-nuclei --seeds 100 101 102
+    python benchmarks/label_efficiency.py DATA --out RESULTS --sets glas --methods forest:raw "mlp:my-backbone#4-7@1,2+filters"
+    python benchmarks/label_efficiency.py DATA --out RESULTS --sets dsb2018 --labels 5x8 --each-block mdm-nuclei
 
 DATA holds the data sets that `data_sets.py` knows. ``--labels IxD`` means I images with D discs of radius 4 for each class, or
-`dense` (3,000 random pixels an image). On every data set, seed and amount of labels all methods get the same labelled pixels and are
-tested on the same pixels of images of other groups.
+`dense` (3,000 random pixels an image). On every data set, seed and amount of labels all methods get the same labelled pixels
+and are tested on the same pixels of images of other groups.
 
 A method is ``HEAD:SOURCE+SOURCE...``
 
-* HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(weight_decay=0.01,...)`` with other settings;
-* SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe of
-  today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name or
-  folder, then optionally ``#blocks``, ``~timesteps`` and ``@scales``, by default the backbone's own.
+* HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(noise=0;weight_decay=0.01;...)`` with other
+  settings of it, ``invert=1`` to learn from the negatives of the labelled images too, ``smooth=8`` to smooth predictions;
+* SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe
+  of today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name
+  or folder, then optionally ``#blocks``, ``~timesteps`` and ``@scales``, by default the backbone's own.
 
-Dice of the object class, mean over test images, where there are two classes; mean IoU over all test pixels where there are more.
-Results go to RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png
-are made from it at the end; features are kept in RESULTS/features.
+Where there are two classes, Dice of the object class, mean over test images; else mean IoU over all test pixels. Results go to
+RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png are made from it
+at the end; features are kept in RESULTS/features.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -49,7 +50,9 @@ from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, sample_features, vote
+from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.io.images import ArrayPlane
+from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 
 LABELS = ["1x1", "2x2", "5x1", "5x2", "5x8", "5xdense"]
 METHODS = [
@@ -88,6 +91,8 @@ class Method:
     head: str
     options: dict[str, object]
     sources: tuple[Source, ...]
+    invert: bool = False
+    smooth: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -97,7 +102,19 @@ class Method:
         options = {
             key: ast.literal_eval(value) for key, value in (item.split("=") for item in (match[2] or "").split(";") if item)
         }
-        return cls(text, match[1], options, tuple(Source.parse(part) for part in match[3].split("+")))
+        invert, smooth = bool(options.pop("invert", False)), options.pop("smooth", 0)
+        return cls(text, match[1], options, tuple(Source.parse(part) for part in match[3].split("+")), invert, smooth)
+
+    def settings(self) -> tuple[Backbone, FeatureSettings]:
+        """The same features as one setting of the product, for whole planes."""
+        filters = self.sources[-1].name == "filters"
+        if len(self.sources) > 1 + filters or self.sources[0].name == "raw":
+            raise SystemExit(f"smooth= needs one backbone, or filters, or BACKBONE+filters; {self.text!r} is something else")
+        source, backbone = self.sources[0], _backbone(self.sources[0].name)
+        blocks = () if source.name == "filters" else source.blocks
+        return backbone, FeatureSettings.of(
+            backbone, blocks=blocks, timesteps=source.timesteps, scales=source.scales, filters=filters
+        )
 
 
 # --- features of an image's points, kept on disk ------------------------------------------------------------------------
@@ -117,14 +134,15 @@ class Kept:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, data: DataSet, name: str, points: Points, source: Source) -> Features:
-        """Features ``(n, D)`` of a source at the points of an image."""
+    def read(self, data: DataSet, name: str, points: Points, source: Source, *, inverted: bool = False) -> Features:
+        """Features ``(n, D)`` of a source at the points of an image, or of its negative."""
         if source.name == "raw":
             return self._kept(data, name, "raw", lambda: raw_filters(data.plane(name), points))
         backbone = _backbone(source.name)
+        end = "-inverted" if inverted else ""
         if source.name == "filters":
-            settings = FeatureSettings.of(backbone, blocks=(), scales=(1,), filters=True)
-            return self._kept(data, name, "filters", lambda: at_points(backbone, data.plane(name), points, settings))
+            settings = replace(FeatureSettings.of(backbone, blocks=(), scales=(1,), filters=True), inverted=inverted)
+            return self._kept(data, name, f"filters{end}", lambda: at_points(backbone, data.plane(name), points, settings))
         wanted = FeatureSettings.of(
             backbone, blocks=source.blocks, timesteps=source.timesteps, scales=source.scales, filters=False
         )
@@ -133,7 +151,8 @@ class Kept:
             every = FeatureSettings.of(
                 backbone, blocks=range(backbone.n_blocks), timesteps=(t,), scales=(scale,), filters=False
             )
-            key = f"{backbone.card.digest[:12]}-t{t}-s{scale}"
+            every = replace(every, inverted=inverted)
+            key = f"{backbone.card.digest[:12]}-t{t}-s{scale}{end}"
             values = self._kept(data, name, key, lambda every=every: at_points(backbone, data.plane(name), points, every))
             ends = np.cumsum([spec.channels for spec in every.specs(backbone)])
             parts += [values[:, slice(ends[b - 1] if b else 0, ends[b])] for b in wanted.blocks]
@@ -171,16 +190,42 @@ def at_points(backbone: Backbone, plane: ArrayPlane, points: Points, settings: F
 # --- heads and scores ---------------------------------------------------------------------------------------------------
 
 
-def predict(method: Method, x: Features, y: NDArray[np.intp], tests: list[Features], classes: int, seed: int) -> list[NDArray]:
+@dataclass(frozen=True)
+class Tested:
+    """A test image: the pixels to predict, and their features."""
+
+    plane: Callable[[], ArrayPlane]
+    points: Points
+    features: Features
+
+
+def predict(method: Method, x: Features, y: NDArray[np.intp], tests: list[Tested], classes: int, seed: int) -> list[NDArray]:
     """Fit the head and predict the test pixels of every image."""
     if method.head == "forest":
         forest = RandomForestClassifier(100, n_jobs=torch.get_num_threads(), random_state=seed, **method.options)
         forest.fit(x, y)
-        return [forest.predict(test) for test in tests]
+        return [forest.predict(test.features) for test in tests]
     config = EnsembleConfig(seed=seed, **method.options)
     ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config)
+    if method.smooth:
+        return [smoothed(method, ensemble, test) for test in tests]
     with torch.inference_mode():
-        return [vote(ensemble(torch.from_numpy(test))).numpy() for test in tests]
+        return [vote(ensemble(torch.from_numpy(test.features))).numpy() for test in tests]
+
+
+def smoothed(method: Method, ensemble: PixelMLPEnsemble, test: Tested) -> NDArray:
+    """Predict the whole plane, as the product does, and read it at the test pixels."""
+    backbone, settings = method.settings()
+    plane = test.plane()
+    labels = np.empty(plane.shape[1:], np.intp)
+    for rows, cols, found in predict_plane(ensemble, PlaneFeatures(backbone, plane, settings), smooth=method.smooth):
+        labels[rows, cols] = found.labels
+    return labels[test.points.rows, test.points.cols]
+
+
+def joined(parts: Iterable[Features]) -> Features:
+    """Features of several sources side by side."""
+    return np.concatenate(list(parts), axis=1).astype(np.float32)
 
 
 def score(predictions: list[NDArray], truths: list[NDArray], classes: int) -> float:
@@ -194,20 +239,25 @@ def score(predictions: list[NDArray], truths: list[NDArray], classes: int) -> fl
 
 
 def run(
-    data: DataSet, kept: Kept, methods: list[Method], labels: list[str], seeds: list[int], tests: int, done: set
+    data: DataSet, kept: Kept, methods: list[Method], labels: list[str], seeds: list[int], limit: int, done: set
 ) -> Iterator[dict]:
     """Every seed, method and amount of labels that is not done yet."""
     for seed in seeds:
         todo = [(m, level) for m, level in itertools.product(methods, labels) if (data.name, seed, level, m.text) not in done]
         if not todo:
             continue
-        labelled, tested = data.split(seed, tests)
+        labelled, tested = data.split(seed, limit)
         points = {name: data.points(name) for name in labelled + tested}
         testing = {name: points[name].disc == TEST for name in tested}
         truths = [points[name].truth[testing[name]] for name in tested]
         for method, levels in itertools.groupby(todo, key=lambda pair: pair[0]):
-            x = {n: np.concatenate([kept.read(data, n, p, s) for s in method.sources], 1) for n, p in points.items()}
-            x = {n: np.asarray(values, np.float32) for n, values in x.items()}
+            x = {n: joined(kept.read(data, n, p, s) for s in method.sources) for n, p in points.items()}
+            views = [x]
+            if method.invert:
+                views += [
+                    {n: joined(kept.read(data, n, points[n], s, inverted=True) for s in method.sources) for n in labelled}
+                ]
+            tests = [Tested(partial(data.plane, n), points[n].where(testing[n]), x[n][testing[n]]) for n in tested]
             for _, level in levels:
                 images, _, discs = level.partition("x")
                 chosen = {
@@ -216,8 +266,8 @@ def run(
                 }
                 y = np.concatenate([points[n].truth[where] for n, where in chosen.items()])
                 begin = time.perf_counter()
-                fit_on = np.concatenate([x[n][where] for n, where in chosen.items()])
-                found = predict(method, fit_on, y, [x[n][testing[n]] for n in tested], data.classes, seed)
+                fit_on = np.concatenate([view[n][where] for view in views for n, where in chosen.items()])
+                found = predict(method, fit_on, np.tile(y, len(views)), tests, data.classes, seed)
                 yield {
                     "set": data.name,
                     "seed": seed,

@@ -1,8 +1,8 @@
 """Probabilities that keep to the image's edges: the guided filter.
 
 A classifier judges every pixel for itself, so its masks fray at borders and in noise. The guided filter (He, Sun and Tang,
-"Guided Image Filtering", TPAMI 2013, eqs. 5, 6 and 8) fits the probabilities in every window by a linear function of the image's
-brightness: flat regions become smooth, and borders move to where the image has them.
+"Guided Image Filtering", TPAMI 2013, eqs. 5, 6 and 8) fits the probabilities in every window by a linear function of the
+image's brightness: flat regions become smooth, and borders move to where the image has them.
 """
 
 from __future__ import annotations
