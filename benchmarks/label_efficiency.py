@@ -11,13 +11,14 @@ and are tested on the same pixels of images of other groups.
 A method is ``HEAD:SOURCE+SOURCE...``
 
 * HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(noise=0;weight_decay=0.01;...)`` with other
-  settings of it, ``invert=1`` to learn from the negatives of the labelled images too, ``smooth=8`` to smooth predictions;
+  settings of it, ``invert=1`` to learn from the negatives of the labelled images too, ``smooth=8`` to smooth predictions,
+  ``apart=0`` to let every member read all sources instead of one each;
 * SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe
   of today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name
   or folder, then optionally ``#blocks``, ``~timesteps`` and ``@scales``, by default the backbone's own.
 
 Where there are two classes, Dice of the object class, mean over test images; else mean IoU over all test pixels. Results go to
-RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png are made from it
+RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png are made of it
 at the end; features are kept in RESULTS/features.
 """
 
@@ -30,7 +31,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -49,7 +50,7 @@ from mdm_studio.cli.common import parse_numbers
 from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
-from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, sample_features, vote
+from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, mean_probabilities, sample_features, vote
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.io.images import ArrayPlane
 from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
@@ -93,6 +94,7 @@ class Method:
     sources: tuple[Source, ...]
     invert: bool = False
     smooth: int = 0
+    apart: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -102,8 +104,9 @@ class Method:
         options = {
             key: ast.literal_eval(value) for key, value in (item.split("=") for item in (match[2] or "").split(";") if item)
         }
-        invert, smooth = bool(options.pop("invert", False)), options.pop("smooth", 0)
-        return cls(text, match[1], options, tuple(Source.parse(part) for part in match[3].split("+")), invert, smooth)
+        sources = tuple(Source.parse(part) for part in match[3].split("+"))
+        invert, smooth, apart = options.pop("invert", 0), options.pop("smooth", 0), options.pop("apart", 1)
+        return cls(text, match[1], options, sources, bool(invert), smooth, bool(apart))
 
     def settings(self) -> tuple[Backbone, FeatureSettings]:
         """The same features as one setting of the product, for whole planes."""
@@ -134,19 +137,19 @@ class Kept:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, data: DataSet, name: str, points: Points, source: Source, *, inverted: bool = False) -> Features:
-        """Features ``(n, D)`` of a source at the points of an image, or of its negative."""
+    def read(self, data: DataSet, name: str, points: Points, source: Source, *, inverted: bool = False) -> list[Features]:
+        """Features ``(n, D)`` of a source at the points of an image, or of its negative; of a backbone, one array a scale."""
         if source.name == "raw":
-            return self._kept(data, name, "raw", lambda: raw_filters(data.plane(name), points))
+            return [self._kept(data, name, "raw", lambda: raw_filters(data.plane(name), points))]
         backbone = _backbone(source.name)
         end = "-inverted" if inverted else ""
         if source.name == "filters":
             settings = replace(FeatureSettings.of(backbone, blocks=(), scales=(1,), filters=True), inverted=inverted)
-            return self._kept(data, name, f"filters{end}", lambda: at_points(backbone, data.plane(name), points, settings))
+            return [self._kept(data, name, f"filters{end}", lambda: at_points(backbone, data.plane(name), points, settings))]
         wanted = FeatureSettings.of(
             backbone, blocks=source.blocks, timesteps=source.timesteps, scales=source.scales, filters=False
         )
-        parts = []
+        parts: dict[int, list[Features]] = {}
         for scale, t in itertools.product(wanted.scales, wanted.timesteps):
             every = FeatureSettings.of(
                 backbone, blocks=range(backbone.n_blocks), timesteps=(t,), scales=(scale,), filters=False
@@ -155,8 +158,9 @@ class Kept:
             key = f"{backbone.card.digest[:12]}-t{t}-s{scale}{end}"
             values = self._kept(data, name, key, lambda every=every: at_points(backbone, data.plane(name), points, every))
             ends = np.cumsum([spec.channels for spec in every.specs(backbone)])
-            parts += [values[:, slice(ends[b - 1] if b else 0, ends[b])] for b in wanted.blocks]
-        return np.concatenate(parts, axis=1)
+            of_blocks = [values[:, slice(ends[b - 1] if b else 0, ends[b])] for b in wanted.blocks]
+            parts.setdefault(scale, []).extend(of_blocks)
+        return [np.concatenate(each, axis=1) for each in parts.values()]
 
     def _kept(self, data: DataSet, name: str, key: str, make: object) -> Features:
         path = self.root / data.name / key / f"{name}.npy"
@@ -199,18 +203,21 @@ class Tested:
     features: Features
 
 
-def predict(method: Method, x: Features, y: NDArray[np.intp], tests: list[Tested], classes: int, seed: int) -> list[NDArray]:
-    """Fit the head and predict the test pixels of every image."""
+def predict(
+    method: Method, x: Features, y: NDArray[np.intp], tests: list[Tested], classes: int, seed: int, widths: list[int]
+) -> list[NDArray]:
+    """Fit the head and predict the test pixels of every image; `widths` are the channels of each source."""
     if method.head == "forest":
         forest = RandomForestClassifier(100, n_jobs=torch.get_num_threads(), random_state=seed, **method.options)
         forest.fit(x, y)
         return [forest.predict(test.features) for test in tests]
     config = EnsembleConfig(seed=seed, **method.options)
-    ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config)
+    ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config, sources=widths if method.apart else ())
     if method.smooth:
         return [smoothed(method, ensemble, test) for test in tests]
     with torch.inference_mode():
-        return [vote(ensemble(torch.from_numpy(test.features))).numpy() for test in tests]
+        decide = vote if len(widths) == 1 else lambda logits: mean_probabilities(logits).argmax(1)  # two camps tie often
+        return [decide(ensemble(torch.from_numpy(test.features))).numpy() for test in tests]
 
 
 def smoothed(method: Method, ensemble: PixelMLPEnsemble, test: Tested) -> NDArray:
@@ -223,9 +230,9 @@ def smoothed(method: Method, ensemble: PixelMLPEnsemble, test: Tested) -> NDArra
     return labels[test.points.rows, test.points.cols]
 
 
-def joined(parts: Iterable[Features]) -> Features:
+def joined(parts: list[Features]) -> Features:
     """Features of several sources side by side."""
-    return np.concatenate(list(parts), axis=1).astype(np.float32)
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def score(predictions: list[NDArray], truths: list[NDArray], classes: int) -> float:
@@ -251,12 +258,17 @@ def run(
         testing = {name: points[name].disc == TEST for name in tested}
         truths = [points[name].truth[testing[name]] for name in tested]
         for method, levels in itertools.groupby(todo, key=lambda pair: pair[0]):
-            x = {n: joined(kept.read(data, n, p, s) for s in method.sources) for n, p in points.items()}
+            parts = {n: [part for s in method.sources for part in kept.read(data, n, p, s)] for n, p in points.items()}
+            widths = [part.shape[1] for part in next(iter(parts.values()))]
+            x = {n: joined(each) for n, each in parts.items()}
             views = [x]
             if method.invert:
-                views += [
-                    {n: joined(kept.read(data, n, points[n], s, inverted=True) for s in method.sources) for n in labelled}
-                ]
+                views.append(
+                    {
+                        n: joined([p for s in method.sources for p in kept.read(data, n, points[n], s, inverted=True)])
+                        for n in labelled
+                    }
+                )
             tests = [Tested(partial(data.plane, n), points[n].where(testing[n]), x[n][testing[n]]) for n in tested]
             for _, level in levels:
                 images, _, discs = level.partition("x")
@@ -267,7 +279,7 @@ def run(
                 y = np.concatenate([points[n].truth[where] for n, where in chosen.items()])
                 begin = time.perf_counter()
                 fit_on = np.concatenate([view[n][where] for view in views for n, where in chosen.items()])
-                found = predict(method, fit_on, np.tile(y, len(views)), tests, data.classes, seed)
+                found = predict(method, fit_on, np.tile(y, len(views)), tests, data.classes, seed, widths)
                 yield {
                     "set": data.name,
                     "seed": seed,

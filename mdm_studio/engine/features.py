@@ -158,6 +158,12 @@ class FeatureSettings:
             maps += [FilterMap(filter_channels(backbone.in_channels, stride), stride) for stride in SIGMAS]
         return maps
 
+    def sources(self, backbone: Backbone) -> list[int]:
+        """Channels of each source, in the order of the feature vector: the backbone at each working scale, and the filters."""
+        of_blocks = len(self.timesteps) * sum(backbone.block_shape(block)[0] for block in self.blocks)
+        of_filters = sum(filter_channels(backbone.in_channels, stride) for stride in SIGMAS)
+        return [of_blocks] * (len(self.scales) if self.blocks else 0) + [of_filters] * self.filters
+
     def digest(self, backbone: Backbone) -> str:
         """Hex digest of what changes the values of a map; which maps are read does not."""
         choice = dict.fromkeys(("blocks", "timesteps", "scales", "filters"))

@@ -64,7 +64,7 @@ class EnsembleConfig:
     max_epochs: int = 100  # reached only by very few pixels, whose epochs are an iteration or two
     class_weight: Literal["balanced", "none"] = "balanced"  # ours: strokes say little about how common a class is
     standardise: bool = True  # ours: channel scales differ a hundredfold between blocks, and Adam has few iterations on strokes
-    noise: float = 0.0  # both papers
+    noise: float = 1.0  # ours (0 in both papers): 1 to 5 points of Dice on strokes, see benchmarks/NOTES.md
     weight_decay: float = 0.0  # both papers
     seed: int = 0
 
@@ -234,14 +234,22 @@ def subsample(labels: NDArray[np.integer[Any]], limit: int, seed: int) -> NDArra
 # --- training -----------------------------------------------------------------------------------------------------------
 
 
-def fit_ensemble(features: Tensor, labels: ArrayLike, n_classes: int, config: EnsembleConfig) -> PixelMLPEnsemble:
+def fit_ensemble(
+    features: Tensor, labels: ArrayLike, n_classes: int, config: EnsembleConfig, *, sources: Sequence[int] = ()
+) -> PixelMLPEnsemble:
     """Train to the end and return the ensemble; see `train_ensemble`."""
-    *_, last = train_ensemble(features, labels, n_classes, config)
+    *_, last = train_ensemble(features, labels, n_classes, config, sources=sources)
     return last.snapshot()
 
 
 def train_ensemble(
-    features: Tensor, labels: ArrayLike, n_classes: int, config: EnsembleConfig, init: PixelMLPEnsemble | None = None
+    features: Tensor,
+    labels: ArrayLike,
+    n_classes: int,
+    config: EnsembleConfig,
+    init: PixelMLPEnsemble | None = None,
+    *,
+    sources: Sequence[int] = (),
 ) -> Iterator[TrainStep]:
     """Train all members together, step by step.
 
@@ -257,6 +265,9 @@ def train_ensemble(
         Members, batches, convergence and seed.
     init : PixelMLPEnsemble, optional
         Start from a copy of this ensemble, standardisation included, instead of fresh weights (a stroke was added).
+    sources : sequence of int
+        Channels of each source of features (a backbone at one working scale, the filter bank), in order. Each member then
+        reads one of them, in turn: together they cannot drown each other, and a vote joins them. Empty: all members read all.
 
     Yields
     ------
@@ -270,7 +281,7 @@ def train_ensemble(
     InputError
         If features are not finite.
     UsageError
-        If `init` is of another shape.
+        If `init` is of another shape, or `sources` do not sum to the channels.
 
     Notes
     -----
@@ -282,7 +293,21 @@ def train_ensemble(
     target = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(features.device)
     weight = _class_weights(features, target, n_classes, config)
     ensemble = _starting_ensemble(features, n_classes, config, init)
-    return _train(ensemble, features, target, weight, config)
+    read = _channels_read(sources, config.members, features.shape[1]).to(features.device)
+    if init is None:
+        with torch.no_grad():
+            ensemble.linear1.weight.mul_(read[:, None])  # (E, h1, D)
+    return _train(ensemble, features, target, weight, config, read)
+
+
+def _channels_read(sources: Sequence[int], members: int, dims: int) -> Tensor:
+    """``(E, D)``: 1 where a member reads a channel, else 0."""
+    if not sources:
+        return torch.ones(members, dims)
+    if sum(sources) != dims:
+        raise UsageError(f"the sources have {list(sources)} channels, together {sum(sources)}, and the features {dims}")
+    which = torch.repeat_interleave(torch.arange(len(sources)), torch.tensor(sources))  # (D,)
+    return (which == torch.arange(members)[:, None] % len(sources)).float()
 
 
 def _class_weights(features: Tensor, labels: Tensor, n_classes: int, config: EnsembleConfig) -> Tensor:
@@ -386,7 +411,7 @@ class _Convergence:
 
 
 def _train(
-    ensemble: PixelMLPEnsemble, features: Tensor, target: Tensor, weight: Tensor, config: EnsembleConfig
+    ensemble: PixelMLPEnsemble, features: Tensor, target: Tensor, weight: Tensor, config: EnsembleConfig, read: Tensor
 ) -> Iterator[TrainStep]:
     batches = _Batches(config.member_seeds(), len(target), config.batch_size)
     convergence = _Convergence(config.members, config)
@@ -402,7 +427,8 @@ def _train(
         for batch in range(batches.per_epoch):
             places = batches[batch].to(features.device)
             noise = batches.noise(training, config.noise, features.shape[1])
-            for member, loss in zip(training, _iterate(live, optimizer, features, target, weight, places, noise), strict=True):
+            found = _iterate(live, optimizer, features, target, weight, places, noise, read[training])
+            for member, loss in zip(training, found, strict=True):
                 losses[member] = loss
             staying = [i for i, m in enumerate(training) if not convergence.stops(m, losses[m], epoch)]
             if len(staying) < len(training):
@@ -427,6 +453,7 @@ def _iterate(
     weight: Tensor,
     places: Tensor,
     noise: Tensor | None,
+    read: Tensor,
 ) -> list[float]:
     """One update of every member on its own batch (and `noise` ``(E, B, D)``, in deviations); the losses before it."""
     flat = places.flatten()
@@ -439,6 +466,8 @@ def _iterate(
         loss = F.cross_entropy(logits, truth, weight, reduction="none").sum(1) / weight[truth].sum(1)  # (E,)
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()  # type: ignore[no-untyped-call]
+    assert live.linear1.weight.grad is not None
+    live.linear1.weight.grad.mul_(read[:, None])  # weights of channels that are not read stay zero
     optimizer.step()
     values: list[float] = loss.detach().tolist()
     return values

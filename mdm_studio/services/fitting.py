@@ -125,7 +125,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     planes = _limited(planes, limit, request.ensemble.seed)
     features, values = yield from _gather(planes, backbone, views, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
-    ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble)
+    ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble, settings.sources(backbone))
     training = {
         "images": len({plane.path for plane in planes}),
         "pixels": len(targets) // len(views),
@@ -219,9 +219,9 @@ def _gather(
 
 
 def _train(
-    features: Tensor, targets: NDArray[np.intp], n_classes: int, config: EnsembleConfig
+    features: Tensor, targets: NDArray[np.intp], n_classes: int, config: EnsembleConfig, sources: Sequence[int]
 ) -> Generator[FitStep, None, tuple[PixelMLPEnsemble, int]]:
-    for step in train_ensemble(features, targets, n_classes, config):
+    for step in train_ensemble(features, targets, n_classes, config, sources=sources):
         yield FitStep(
             "training", step.epoch / config.max_epochs, f"epoch {step.epoch + 1}, loss {float(np.mean(step.losses)):.3f}"
         )

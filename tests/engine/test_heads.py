@@ -175,7 +175,7 @@ def test_members_trained_together_equal_members_trained_alone(monkeypatch):
 
 def test_one_member_trains_as_the_published_loop():
     features, labels = clouds(n=200, n_classes=3)
-    config = EnsembleConfig(members=1, class_weight="none", standardise=False, max_epochs=8, patience=4)
+    config = EnsembleConfig(members=1, class_weight="none", standardise=False, noise=0, max_epochs=8, patience=4)
     ours = [(step.epoch, step.losses[0]) for step in train_ensemble(features, labels, 3, config) if not step.done]
 
     peer = PeerMLP(6, 3).train()
@@ -374,7 +374,7 @@ def test_trained_prediction_agrees_with_the_published_way():
     rows, cols = rng.integers(0, 64, 300), rng.integers(0, 48, 300)
     features = sample_features(maps, rows, cols)
     labels = (features[:, 0] + features[:, 7] > 0).long() + (features[:, 12] > 0.5)
-    ensemble = fit_ensemble(features, labels, 3, EnsembleConfig(members=4, max_epochs=10))
+    ensemble = fit_ensemble(features, labels, 3, EnsembleConfig(members=4, max_epochs=10, noise=0))
     members = [PeerMLP(15, 3).eval() for _ in range(4)]
     for e, member in enumerate(members):
         for ours, layer in (("linear1", 0), ("norm1", 2), ("linear2", 3), ("norm2", 5), ("linear3", 6)):
@@ -485,3 +485,34 @@ def test_state_that_is_no_ensemble_is_refused():
         from_arrays({**arrays, "scale": np.ones(2, np.float32)})
     with pytest.raises(ClassifierError, match="NaN"):
         from_arrays({**arrays, "scale": np.full(3, np.nan, np.float32)})
+
+
+def test_each_member_reads_one_source():
+    """Weights of other sources are zero and stay zero, also when training goes on from an ensemble."""
+    features, labels = clouds(n=120, n_classes=2)
+    ensemble = fit_ensemble(features, labels, 2, SMALL, sources=(2, 4))
+    read = ensemble.linear1.weight.abs().sum(1) > 0  # (E, D)
+    expected = torch.tensor([[True] * 2 + [False] * 4, [False] * 2 + [True] * 4, [True] * 2 + [False] * 4])
+    assert torch.equal(read, expected)
+    *_, last = train_ensemble(features, labels, 2, SMALL, init=ensemble, sources=(2, 4))
+    assert torch.equal(last.snapshot().linear1.weight.abs().sum(1) > 0, expected)
+
+
+def test_sources_that_do_not_sum_to_the_channels():
+    features, labels = clouds(n=50, n_classes=2)
+    with pytest.raises(UsageError, match=r"\[2, 3\].*together 5.*6"):
+        fit_ensemble(features, labels, 2, SMALL, sources=(2, 3))
+
+
+def test_noise_is_a_penalty_on_steep_functions():
+    """With noise the ensemble is less sure between the classes, and it is each member's own."""
+    features, labels = clouds(n=60, n_classes=2)
+    middle = (features[labels == 0].mean(0) + features[labels == 1].mean(0))[None] / 2
+    steep, gentle = (fit_ensemble(features, labels, 2, replace(SMALL, noise=noise, max_epochs=60)) for noise in (0.0, 1.0))
+    step = 0.05 * (features[labels == 1].mean(0) - features[labels == 0].mean(0))[None]
+    with torch.inference_mode():
+        slopes = [
+            float((heads.mean_probabilities(e(middle + step)) - heads.mean_probabilities(e(middle - step)))[0, 1])
+            for e in (steep, gentle)
+        ]
+    assert 0 < slopes[1] < slopes[0]
