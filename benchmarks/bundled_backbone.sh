@@ -7,7 +7,8 @@ data=$1
 job=$2
 mdm-studio pretrain "$data/images" --out "$job" --name mdm-nuclei --size small --minutes 95 --batch 16 --checkpoint-every 200
 # which blocks and timesteps: seeds 100.. are not those of the reported figures
-python benchmarks/few_strokes.py "$data" --backbone "$job/backbone" --sweep all --seeds 3 --test-images 30 --test-pixels 2000 --timesteps 50,250
+python benchmarks/label_efficiency.py "$(dirname "$data")" --out "$job/sweep" --sets dsb2018 --labels 5x8 --tests 40 \
+    --seeds 100 101 102 --each-block "$job/backbone" --timesteps 50,250
 python scripts/bundle_backbone.py "$job" resources/backbones/mdm-nuclei --blocks 6-7 --timesteps 50 \
     --summary "nuclei: fluorescence and stained tissue" --card benchmarks/mdm-nuclei.md
-python benchmarks/few_strokes.py "$data"
+python benchmarks/label_efficiency.py "$(dirname "$data")" --out "$job/figures" --sets dsb2018

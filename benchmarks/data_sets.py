@@ -76,16 +76,19 @@ class DataSet:
             with (self.root / "index.csv").open() as file:
                 rows = {row["name"]: row for row in csv.DictReader(file)}
         names = sorted(path.stem for path in (self.root / "masks").glob("*.png"))
-        return {
-            n: self.group(n, rows.get(n, {})) for n in names if max(Image.open(self._file("images", n)).size) <= self.max_side
-        }
+        return {n: self.group(n, rows.get(n, {})) for n in names if max(self._size(n)) <= self.max_side}
+
+    def _size(self, name: str) -> tuple[int, int]:
+        with Image.open(self._file("images", name)) as picture:
+            return picture.size
 
     def _file(self, folder: str, name: str) -> Path:
         return next(iter(sorted((self.root / folder).glob(f"{name}.*"))))
 
     def truth(self, name: str) -> NDArray[np.intp]:
         """Class of every pixel, IGNORED where it does not count."""
-        mask = np.asarray(Image.open(self._file("masks", name))).astype(np.intp)
+        with Image.open(self._file("masks", name)) as picture:
+            mask = np.asarray(picture).astype(np.intp)
         if self.instances:
             return (mask > 0).astype(np.intp)
         return mask if self.ignore is None else np.where(mask == self.ignore, IGNORED, mask)
