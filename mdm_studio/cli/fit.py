@@ -29,6 +29,7 @@ from mdm_studio.cli.common import (
     progress_bar,
     say,
 )
+from mdm_studio.config import SMOOTH
 from mdm_studio.errors import UsageError
 
 
@@ -69,7 +70,7 @@ def fit(
         typer.Option(
             min=0, max=MAX_SMOOTH, help="Let masks keep to edges of the image up to this many pixels away; 0 for none."
         ),
-    ] = 0,
+    ] = SMOOTH,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     precision: Precision = "fp32",
     cache: CacheDir = None,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdm_studio.arrays import LabelMap
-from mdm_studio.config import DEFAULT_BACKBONE
+from mdm_studio.config import DEFAULT_BACKBONE, SMOOTH
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
@@ -70,7 +70,7 @@ class FitRequest:
     unlabelled: int | None = 0
     objects: bool = False
     invert: bool = False
-    smooth: int = 0
+    smooth: int = SMOOTH
     class_names: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
     bf16: bool = False
