@@ -8,7 +8,7 @@ DATA holds the data sets that `data_sets.py` knows. ``--labels IxD`` means I ima
 `dense` (3,000 random pixels an image). On every data set, seed and amount of labels all methods get the same labelled pixels
 and are tested on the same pixels of images of other groups.
 
-A method is ``HEAD:SOURCE+SOURCE...``
+A method is ``HEAD:SOURCE+SOURCE...``, or ``HEAD:SOURCE+SOURCE... as NAME`` to have it called so
 
 * HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(noise=0;weight_decay=0.01;...)`` with other
   settings of it, ``invert=1`` to learn from the negatives of the labelled images too, ``smooth=8`` to smooth predictions,
@@ -19,7 +19,7 @@ A method is ``HEAD:SOURCE+SOURCE...``
 
 Where there are two classes, Dice of the object class, mean over test images; else mean IoU over all test pixels. Results go to
 RESULTS/results.jsonl as they come; what is there is not computed again. RESULTS/table.md and RESULTS/curves.png are made of it
-at the end; features are kept in RESULTS/features.
+at the end (``--report``: of all that is there); features are kept in RESULTS/features and RESULTS/planes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, 
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, mean_probabilities, sample_features, vote
 from mdm_studio.engine.smoothing import predict_plane
+from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ArrayPlane
 from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 
@@ -64,6 +65,7 @@ METHODS = [
     f"mlp:{DEFAULT_BACKBONE}",
     f"mlp:{DEFAULT_BACKBONE}+filters",
 ]
+CACHE_BYTES = 15 * 10**9  # of the features of whole planes, which smoothing needs
 Features = NDArray[np.float32]
 
 
@@ -86,7 +88,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Method:
-    """A head and what it reads."""
+    """A head and what it reads; `text` is what it is called."""
 
     text: str
     head: str
@@ -98,7 +100,8 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> Method:
-        match = re.fullmatch(r"(forest|mlp)(?:\((.*?)\))?:(.+)", text)
+        method, _, name = text.partition(" as ")
+        match = re.fullmatch(r"(forest|mlp)(?:\((.*?)\))?:(.+)", method)
         if match is None:
             raise SystemExit(f"the method {text!r} is not forest:SOURCE+... or mlp:SOURCE+...")
         options = {
@@ -106,7 +109,7 @@ class Method:
         }
         sources = tuple(Source.parse(part) for part in match[3].split("+"))
         invert, smooth, apart = options.pop("invert", 0), options.pop("smooth", 0), options.pop("apart", 1)
-        return cls(text, match[1], options, sources, bool(invert), smooth, bool(apart))
+        return cls(name or text, match[1], options, sources, bool(invert), smooth, bool(apart))
 
     def settings(self) -> tuple[Backbone, FeatureSettings]:
         """The same features as one setting of the product, for whole planes."""
@@ -201,6 +204,7 @@ class Tested:
     plane: Callable[[], ArrayPlane]
     points: Points
     features: Features
+    cache: FeatureCache
 
 
 def predict(
@@ -224,8 +228,9 @@ def smoothed(method: Method, ensemble: PixelMLPEnsemble, test: Tested) -> NDArra
     """Predict the whole plane, as the product does, and read it at the test pixels."""
     backbone, settings = method.settings()
     plane = test.plane()
+    source = PlaneFeatures(backbone, plane, settings, test.cache)
     labels = np.empty(plane.shape[1:], np.intp)
-    for rows, cols, found in predict_plane(ensemble, PlaneFeatures(backbone, plane, settings), smooth=method.smooth):
+    for rows, cols, found in predict_plane(ensemble, source, smooth=method.smooth):
         labels[rows, cols] = found.labels
     return labels[test.points.rows, test.points.cols]
 
@@ -269,7 +274,8 @@ def run(
                         for n in labelled
                     }
                 )
-            tests = [Tested(partial(data.plane, n), points[n].where(testing[n]), x[n][testing[n]]) for n in tested]
+            cache = FeatureCache(kept.root.parent / "planes", CACHE_BYTES)
+            tests = [Tested(partial(data.plane, n), points[n].where(testing[n]), x[n][testing[n]], cache) for n in tested]
             for _, level in levels:
                 images, _, discs = level.partition("x")
                 chosen = {
@@ -332,22 +338,24 @@ def curves(path: Path, rows: list[dict]) -> None:
     """Score against labelled pixels, one line a method, one panel a data set."""
     mpl.use("agg")
     sets = list(dict.fromkeys(row["set"] for row in rows))
+    every = list(dict.fromkeys(row["method"] for row in rows))
     figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False, layout="constrained")
     for panel, name in zip(panels[0], sets, strict=True):
         here = [row for row in rows if row["set"] == name]
         for method in dict.fromkeys(row["method"] for row in here):
             mine = [row for row in here if row["method"] == method]
+            colour = f"C{every.index(method) % 10}"  # the same in every panel
             points = sorted(
                 (np.mean([r["pixels"] for r in mine if r["labels"] == level]), *_mean_and_error(mine, level))
                 for level in {row["labels"] for row in mine}
             )
             pixels, means, errors = np.array(points).T
-            panel.errorbar(pixels, means, errors, label=method, marker="o", markersize=3, linewidth=1, capsize=2)
+            panel.errorbar(pixels, means, errors, label=method, color=colour, marker="o", ms=3, lw=1, capsize=2)
         panel.set(title=name, xscale="log", xlabel="labelled pixels")
         panel.set_ylabel("Dice (%)" if name in ("dsb2018", "glas", "monuseg") else "mean IoU (%)")
         panel.grid(alpha=0.3)
-    handles = panels[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
+    handles = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -370,6 +378,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--tests", type=int, default=60, help="test images, at most")
     parser.add_argument("--base", default="forest:raw", help="method that differences are taken from")
+    parser.add_argument("--report", action="store_true", help="compute nothing; table and curves of all results in --out")
     args = parser.parse_args()
     sets = data_sets(args.data)
     texts = list(args.methods)
@@ -383,7 +392,7 @@ def main() -> None:
     done = {(row["set"], row["seed"], row["labels"], row["method"]) for row in rows}
     kept = Kept(args.out / "features")
     names = args.sets or list(sets)
-    for name in names:
+    for name in () if args.report else names:
         for row in run(sets[name], kept, methods, args.labels, args.seeds, args.tests, done):
             rows.append(row)
             with log.open("a") as file:
@@ -393,10 +402,12 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
+    called = [method.text for method in methods]
     wanted = [
         row
         for row in rows
-        if row["set"] in names and row["method"] in texts and row["labels"] in args.labels and row["seed"] in args.seeds
+        if args.report
+        or (row["set"] in names and row["method"] in called and row["labels"] in args.labels and row["seed"] in args.seeds)
     ]
     (args.out / "table.md").write_text(table(wanted, args.base))
     curves(args.out / "curves.png", wanted)

@@ -38,11 +38,12 @@ def _run(repository, data, out, *options):
 
 def test_every_method_once_and_a_second_run_computes_nothing(repository, data, tmp_path):
     out = tmp_path / "out"
-    methods = ["forest:raw", "mlp(members=2;invert=1;smooth=2):filters", "mlp(members=2):untrained#6-7+filters"]
-    found = _run(repository, data, out, "--labels", "2x1", "3xdense", "--methods", *methods)
+    methods = ["forest:raw as forest", "mlp(members=2;invert=1;smooth=2):filters", "mlp(members=2):untrained#6-7+filters"]
+    names = ["forest", *methods[1:]]
+    found = _run(repository, data, out, "--labels", "2x1", "3xdense", "--base", "forest", "--methods", *methods)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert sorted((row["method"], row["labels"]) for row in rows) == sorted(
-        (m, level) for m in methods for level in ("2x1", "3xdense")
+        (m, level) for m in names for level in ("2x1", "3xdense")
     )
     assert all(0.3 < row["score"] <= 1 for row in rows if row["labels"] == "3xdense")
     pixels = {row["labels"]: {r["pixels"] for r in rows if r["labels"] == row["labels"]} for row in rows}
@@ -53,6 +54,9 @@ def test_every_method_once_and_a_second_run_computes_nothing(repository, data, t
         assert picture.width > 300
     before = (out / "results.jsonl").stat().st_mtime_ns
     _run(repository, data, out, "--labels", "2x1", "3xdense", "--methods", *methods)
+    assert (out / "results.jsonl").stat().st_mtime_ns == before
+    report = _run(repository, data, out, "--report", "--base", "forest", "--seeds", "7")
+    assert report.stdout == found.stdout
     assert (out / "results.jsonl").stat().st_mtime_ns == before
 
 
