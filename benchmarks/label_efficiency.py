@@ -11,7 +11,8 @@ and are tested on the same pixels of images of other groups.
 A method is ``HEAD:SOURCE+SOURCE...``, or ``HEAD:SOURCE+SOURCE... as NAME`` to have it called so
 
 * HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(noise=0;weight_decay=0.01;...)`` with other
-  settings of it, ``invert=1`` to learn from the negatives of the labelled images too, ``smooth=8`` to smooth predictions,
+  settings of it, ``invert=1`` to learn from the negatives of the labelled images too
+  (``invert=None``: where the product would), ``smooth=8`` to smooth predictions,
   ``apart=0`` to let every member read all sources instead of one each;
 * SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe
   of today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name
@@ -51,6 +52,7 @@ from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, mean_probabilities, sample_features, vote
+from mdm_studio.engine.polarity import mixed, polarity, some_of
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ArrayPlane
@@ -94,7 +96,7 @@ class Method:
     head: str
     options: dict[str, object]
     sources: tuple[Source, ...]
-    invert: bool = False
+    invert: bool | None = False
     smooth: int = 0
     apart: bool = True
 
@@ -109,7 +111,7 @@ class Method:
         }
         sources = tuple(Source.parse(part) for part in match[3].split("+"))
         invert, smooth, apart = options.pop("invert", 0), options.pop("smooth", 0), options.pop("apart", 1)
-        return cls(name or text, match[1], options, sources, bool(invert), smooth, bool(apart))
+        return cls(name or text, match[1], options, sources, None if invert is None else bool(invert), smooth, bool(apart))
 
     def settings(self) -> tuple[Backbone, FeatureSettings]:
         """The same features as one setting of the product, for whole planes."""
@@ -235,6 +237,12 @@ def smoothed(method: Method, ensemble: PixelMLPEnsemble, test: Tested) -> NDArra
     return labels[test.points.rows, test.points.cols]
 
 
+@cache
+def mixed_polarities(data: DataSet) -> bool:
+    """What the product finds when it decides for itself."""
+    return mixed(polarity(data.plane(name)) for name in some_of(sorted(data.groups)))
+
+
 def joined(parts: list[Features]) -> Features:
     """Features of several sources side by side."""
     return np.concatenate(parts, axis=1).astype(np.float32)
@@ -267,7 +275,7 @@ def run(
             widths = [part.shape[1] for part in next(iter(parts.values()))]
             x = {n: joined(each) for n, each in parts.items()}
             views = [x]
-            if method.invert:
+            if mixed_polarities(data) if method.invert is None else method.invert:
                 views.append(
                     {
                         n: joined([p for s in method.sources for p in kept.read(data, n, points[n], s, inverted=True)])

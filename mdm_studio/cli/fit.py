@@ -60,11 +60,13 @@ def fit(
         str, typer.Option(help="balanced (rare classes count as much) or none (as published).")
     ] = "balanced",
     invert: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--invert", help="Learn from the negative of each image too: for folders with bright and dark objects of one kind."
+            "--invert/--no-invert",
+            help="Learn from the negatives of the images too. Default: if some images are bright on dark and some dark on bright.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     smooth: Annotated[
         int,
         typer.Option(
@@ -120,6 +122,8 @@ def fit(
     classifier.save(out)
     facts: dict[str, Any] = classifier.info.training
     say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
+    if invert is None and facts["invert"]:
+        say("some images are bright on dark and some dark on bright: negatives were learned from too (--no-invert: not)")
     if json_:
         print_json(
             {

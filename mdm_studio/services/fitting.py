@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, pixel_limit, sample_features, subsample, train_ensemble
-from mdm_studio.errors import UsageError
+from mdm_studio.engine.polarity import mixed, polarity, some_of
+from mdm_studio.errors import ChannelsError, UnreadableImageError, UsageError
 from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import find_images, open_image
@@ -53,9 +55,10 @@ class FitRequest:
         Value that means "no label"; None if every pixel is labelled.
     objects : bool
         The label maps number their objects: 0 becomes class 0, everything else class 1, and no pixel is unlabelled.
-    invert : bool
+    invert : bool or None
         Learn from a second view of each labelled image too, with dark and bright exchanged: the same labels then also teach
-        what dark objects on bright ground look like, and shape and texture come to count for more than brightness.
+        what dark objects on bright ground look like, and shape and texture come to count for more than brightness. None does
+        so if the images have both, see `mdm_studio.engine.polarity`.
     smooth : int
         Radius of the guided filter that predictions get, in pixels; 0 for none.
     """
@@ -69,7 +72,7 @@ class FitRequest:
     filters: bool | None = None
     unlabelled: int | None = 0
     objects: bool = False
-    invert: bool = False
+    invert: bool | None = None
     smooth: int = SMOOTH
     class_names: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
@@ -117,7 +120,8 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
     )
     width = sum(spec.channels for spec in settings.specs(backbone))
-    views = [settings, replace(settings, inverted=True)] if request.invert else [settings]
+    invert = (yield from _mixed_polarities(paths, request.channels)) if request.invert is None else request.invert
+    views = [settings, replace(settings, inverted=True)] if invert else [settings]
     limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS) // len(views)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
@@ -129,7 +133,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     training = {
         "images": len({plane.path for plane in planes}),
         "pixels": len(targets) // len(views),
-        "invert": request.invert,
+        "invert": invert,
         "pixels_per_class": {str(value): int((values == value).sum()) // len(views) for value in classes},
         "iterations": iterations,
         "seconds": round(time.perf_counter() - begin, 3),
@@ -152,6 +156,16 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         training=training,
     )
     return Classifier(info, ensemble, backbone)
+
+
+def _mixed_polarities(paths: Sequence[Path], channels: tuple[int, ...] | None) -> Generator[FitStep, None, bool]:
+    """Whether the images, labelled or not, mix bright objects on dark ground with the reverse."""
+    found, chosen = [], some_of(paths)
+    for number, path in enumerate(chosen):
+        yield FitStep("intensities", number / len(chosen), path.name)
+        with suppress(UnreadableImageError, ChannelsError), open_image(path, channels) as image:  # it need not be labelled
+            found.append(polarity(image.plane(0)))
+    return mixed(found)
 
 
 def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int) -> Iterator[LabelledPoints]:

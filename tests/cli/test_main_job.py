@@ -121,6 +121,25 @@ def test_what_a_classifier_reads_travels_with_it(run, tiny_backbone, images_and_
     assert (found[strokes > 0] == strokes[strokes > 0]).mean() > 0.9
 
 
+def test_negatives_are_learned_from_where_the_folder_has_both_polarities(run, tiny_backbone, images_and_labels, tmp_path):
+    """Labels on bright objects, and an unlabelled image of dark ones; an unreadable unlabelled file does no harm."""
+    images, labels = images_and_labels
+    options = ("--backbone", tiny_backbone, "--members", 2, "--json")
+    ground = np.full((60, 70), 20, np.uint8)
+    ground[10:16, 10:16] = 200
+    for path in images.iterdir():
+        Image.fromarray(ground).save(path)
+    (images / "broken.png").write_bytes(b"no picture")
+    outcome = run("fit", images, labels, "--out", tmp_path / "one.mdm", *options)
+    assert not json.loads(outcome.stdout)["invert"]
+    Image.fromarray(255 - ground).save(images / "other.png")
+    outcome = run("fit", images, labels, "--out", tmp_path / "two.mdm", *options)
+    assert json.loads(outcome.stdout)["invert"]
+    assert "dark on bright" in outcome.stderr
+    outcome = run("fit", images, labels, "--out", tmp_path / "three.mdm", "--no-invert", *options)
+    assert not json.loads(outcome.stdout)["invert"]
+
+
 def test_values_are_kept_and_zero_may_be_a_class(run, tiny_backbone, images_and_labels, tmp_path):
     images, labels = images_and_labels
     for path in labels.iterdir():
