@@ -63,7 +63,7 @@ def fit(
         bool | None,
         typer.Option(
             "--invert/--no-invert",
-            help="Learn from the negatives of the images too. Default: if some images are bright on dark and some dark on bright.",
+            help="Learn from the negatives of the images too. Default: if some are bright on dark and some dark on bright.",
             show_default=False,
         ),
     ] = None,
