@@ -9,6 +9,6 @@ mdm-studio pretrain "$data/images" --out "$job" --name mdm-nuclei --size small -
 # which blocks and timesteps: seeds 100.. are not those of the reported figures
 python benchmarks/label_efficiency.py "$(dirname "$data")" --out "$job/sweep" --sets dsb2018 --labels 5x8 --tests 40 \
     --seeds 100 101 102 --each-block "$job/backbone" --timesteps 50,250
-python scripts/bundle_backbone.py "$job" resources/backbones/mdm-nuclei --blocks 6-7 --timesteps 50 \
+python scripts/bundle_backbone.py "$job" resources/backbones/mdm-nuclei --blocks 7 --timesteps 50 --filters \
     --summary "nuclei: fluorescence and stained tissue" --card benchmarks/mdm-nuclei.md
 python benchmarks/label_efficiency.py "$(dirname "$data")" --out "$job/figures" --sets dsb2018
