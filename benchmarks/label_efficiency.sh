@@ -21,3 +21,12 @@ common() {
         "mlp(smooth=8;invert=None):mdm-nuclei+filters as the default"
 }
 common dsb2018 5xdense
+common vnc_em
+common camvid
+common glas 8xdense
+common monuseg 3xdense
+own glas --scales 4 --steps 979
+own monuseg --steps 473
+score --sets glas --labels 1x1 2x2 5x2 5x8 8xdense --methods "mlp(smooth=8):$out/glas#2-7@4+filters as the default, own backbone"
+score --sets monuseg --labels 1x1 2x2 5x2 5x8 3xdense --methods "mlp(smooth=8):$out/monuseg#7+filters as the default, own backbone"
+score --report

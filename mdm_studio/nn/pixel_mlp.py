@@ -244,10 +244,11 @@ def predict_pixels(
         groups = _grouped(maps, block_rows, block_cols, device)
         for member in range(members):
             folded = ensemble.folded(member)
-            hidden = [_hidden_map(group, folded) for group in groups]
+            read = [group for group in groups if _reads(folded, group)] or groups[:1]
+            hidden = [_hidden_map(group, folded) for group in read]
             hidden[0] += folded.bias1  # bilinear weights sum to one: once, on the map with the fewest cells
             for part in _chunks(block_rows, block_cols, ensemble.hidden[0]):
-                yield LogitsChunk(member, part, block_cols, _logits(folded, groups, hidden, part, block_cols))
+                yield LogitsChunk(member, part, block_cols, _logits(folded, read, hidden, part, block_cols))
 
 
 def cells_read(start: int, stop: int, stride: int, size: int) -> tuple[int, int]:
@@ -312,6 +313,11 @@ def _crop(feature_map: FeatureMap, rows: tuple[int, int], cols: tuple[int, int])
             f"and the window reads {rows[0]}..{rows[1] - 1} x {cols[0]}..{cols[1] - 1}: give it one more cell on each side"
         )
     return feature_map.values[:, rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
+
+
+def _reads(folded: FoldedMember, group: _Group) -> bool:
+    """Whether a member looks at a group at all: one that reads a single source of features does not look at the others."""
+    return any(bool(folded.weight1[:, span].any()) for span in group.channels)
 
 
 def _hidden_map(group: _Group, folded: FoldedMember) -> Tensor:

@@ -388,6 +388,21 @@ def test_trained_prediction_agrees_with_the_published_way():
     assert (ours.labels[rows, cols] == labels.numpy()).mean() > 0.8
 
 
+def test_members_that_read_one_source_are_predicted_from_it_alone():
+    """Maps that a member gives no weight are left out, and one that reads nothing is its biases."""
+    maps = random_maps(24, 32, (4, 2, 2, 1), channels=3)
+    ensemble = stacked(random_members(12, 3, n=4))
+    with torch.no_grad():
+        ensemble.linear1.weight[0, :, 3:] = 0
+        ensemble.linear1.weight[1, :, :6] = 0
+        ensemble.linear1.weight[2] = 0
+    found = predict_window(ensemble, maps, slice(0, 24), slice(0, 32))
+    pixels = peer_features([m.values for m in maps], (24, 32)).flatten(1).T
+    with torch.inference_mode():
+        expected = heads.mean_probabilities(ensemble(pixels)).T.reshape(3, 24, 32)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
 def test_windows_equal_the_whole(monkeypatch):
     maps = random_maps(37, 53, (8, 4, 2, 1))
     ensemble = stacked(random_members(16, 5, n=4))
