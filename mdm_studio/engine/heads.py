@@ -267,7 +267,8 @@ def train_ensemble(
         Start from a copy of this ensemble, standardisation included, instead of fresh weights (a stroke was added).
     sources : sequence of int
         Channels of each source of features (a backbone at one working scale, the filter bank), in order. Each member then
-        reads one of them, in turn: together they cannot drown each other, and a vote joins them. Empty: all members read all.
+        reads one of them, in turn: together they cannot drown each other, and a vote joins them. Empty, or more sources than
+        members: all members read all.
 
     Yields
     ------
@@ -302,10 +303,10 @@ def train_ensemble(
 
 def _channels_read(sources: Sequence[int], members: int, dims: int) -> Tensor:
     """``(E, D)``: 1 where a member reads a channel, else 0."""
-    if not sources:
-        return torch.ones(members, dims)
-    if sum(sources) != dims:
+    if sources and sum(sources) != dims:
         raise UsageError(f"the sources have {list(sources)} channels, together {sum(sources)}, and the features {dims}")
+    if not sources or members < len(sources):
+        return torch.ones(members, dims)
     which = torch.repeat_interleave(torch.arange(len(sources)), torch.tensor(sources))  # (D,)
     return (which == torch.arange(members)[:, None] % len(sources)).float()
 

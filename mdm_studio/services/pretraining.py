@@ -317,6 +317,7 @@ class _Run:
             "recipe": {"name": self.job.recipe, **self.job.recipe_settings},
             "intensity": self.job.config.intensity,
             "scales": list(self.job.config.scales),
+            "filters": True,  # a young backbone is better with them (benchmarks/NOTES.md)
             "training": facts,
         }
         weights = {

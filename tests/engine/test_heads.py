@@ -513,6 +513,12 @@ def test_each_member_reads_one_source():
     assert torch.equal(last.snapshot().linear1.weight.abs().sum(1) > 0, expected)
 
 
+def test_one_member_reads_all_sources():
+    features, labels = clouds(n=60, n_classes=2)
+    ensemble = fit_ensemble(features, labels, 2, replace(SMALL, members=1), sources=(2, 4))
+    assert (ensemble.linear1.weight.abs().sum(1) > 0).all()
+
+
 def test_sources_that_do_not_sum_to_the_channels():
     features, labels = clouds(n=50, n_classes=2)
     with pytest.raises(UsageError, match=r"\[2, 3\].*together 5.*6"):

@@ -368,4 +368,5 @@ def test_a_backbone_of_other_channels_is_no_start(images, tmp_path):
 def test_the_working_scale_of_pretraining_is_the_one_features_are_read_at(images, tmp_path):
     folder = _job(images, tmp_path / "job", steps=1, every=1, config=dataclasses.replace(CONFIG, scales=(1, 2)))
     list(run(folder))
-    assert BackboneCard.read(folder.backbone).scales == (1, 2)
+    card = BackboneCard.read(folder.backbone)
+    assert (card.scales, card.filters) == ((1, 2), True)
