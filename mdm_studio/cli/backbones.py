@@ -78,6 +78,9 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
             "yes" if block["block"] in facts["default_blocks"] else "",
         )
     console.print(table)
+    times, scales = (", ".join(map(str, facts[key])) for key in ("default_timesteps", "default_scales"))
+    beside = ", and the classical filters" if facts["default_filters"] else ""
+    console.print(f"read by default at t = {times}, the image binned by {scales}{beside}")
 
 
 @app.command("import")

@@ -109,4 +109,6 @@ def test_list_and_remove(run, state, tmp_path):
 def test_the_bundled_backbone_stays(run):
     outcome = run("backbones", "remove", "mdm-nuclei")
     assert outcome.code == 1
-    assert run("backbones", "info", "mdm-nuclei").code == 0
+    outcome = run("backbones", "info", "mdm-nuclei")
+    assert outcome.code == 0
+    assert "the image binned by 1, and the classical filters" in outcome.stdout
