@@ -12,8 +12,8 @@ A method is ``HEAD:SOURCE+SOURCE...``, or ``HEAD:SOURCE+SOURCE... as NAME`` to h
 
 * HEAD: ``forest`` (100 trees of scikit-learn), ``mlp`` (our ensemble), or ``mlp(noise=0;weight_decay=0.01;...)`` with other
   settings of it, ``invert=1`` to learn from the negatives of the labelled images too
-  (``invert=None``: where the product would), ``smooth=8`` to smooth predictions,
-  ``apart=0`` to let every member read all sources instead of one each;
+  (``invert=None``: where the product would), ``smooth=8`` to smooth predictions;
+  its defaults are the product's, which are others for dense labels than for strokes;
 * SOURCE: ``raw`` (scikit-image's multiscale_basic_features, sigma 1..16, of intensities as they are: with ``forest`` the recipe
   of today's tools), ``filters`` (our filter bank), ``untrained`` (the bundled network with random weights) or a backbone's name
   or folder, then optionally ``#blocks``, ``~timesteps`` and ``@scales``, by default the backbone's own.
@@ -98,7 +98,6 @@ class Method:
     sources: tuple[Source, ...]
     invert: bool | None = False
     smooth: int = 0
-    apart: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -110,8 +109,8 @@ class Method:
             key: ast.literal_eval(value) for key, value in (item.split("=") for item in (match[2] or "").split(";") if item)
         }
         sources = tuple(Source.parse(part) for part in match[3].split("+"))
-        invert, smooth, apart = options.pop("invert", 0), options.pop("smooth", 0), options.pop("apart", 1)
-        return cls(name or text, match[1], options, sources, None if invert is None else bool(invert), smooth, bool(apart))
+        invert, smooth = options.pop("invert", 0), options.pop("smooth", 0)
+        return cls(name or text, match[1], options, sources, None if invert is None else bool(invert), smooth)
 
     def settings(self) -> tuple[Backbone, FeatureSettings]:
         """The same features as one setting of the product, for whole planes."""
@@ -210,15 +209,23 @@ class Tested:
 
 
 def predict(
-    method: Method, x: Features, y: NDArray[np.intp], tests: list[Tested], classes: int, seed: int, widths: list[int]
+    method: Method,
+    x: Features,
+    y: NDArray[np.intp],
+    tests: list[Tested],
+    classes: int,
+    seed: int,
+    *,
+    widths: list[int],
+    dense: bool,
 ) -> list[NDArray]:
     """Fit the head and predict the test pixels of every image; `widths` are the channels of each source."""
     if method.head == "forest":
         forest = RandomForestClassifier(100, n_jobs=torch.get_num_threads(), random_state=seed, **method.options)
         forest.fit(x, y)
         return [forest.predict(test.features) for test in tests]
-    config = EnsembleConfig(seed=seed, **method.options)
-    ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config, sources=widths if method.apart else ())
+    config = EnsembleConfig.of(dense=dense, seed=seed, **method.options)
+    ensemble = fit_ensemble(torch.from_numpy(x), y, classes, config, sources=widths)
     if method.smooth:
         return [smoothed(method, ensemble, test) for test in tests]
     with torch.inference_mode():
@@ -293,7 +300,8 @@ def run(
                 y = np.concatenate([points[n].truth[where] for n, where in chosen.items()])
                 begin = time.perf_counter()
                 fit_on = np.concatenate([view[n][where] for view in views for n, where in chosen.items()])
-                found = predict(method, fit_on, np.tile(y, len(views)), tests, data.classes, seed, widths)
+                y_on = np.tile(y, len(views))
+                found = predict(method, fit_on, y_on, tests, data.classes, seed, widths=widths, dense=discs == "dense")
                 yield {
                     "set": data.name,
                     "seed": seed,

@@ -28,14 +28,15 @@ points() { # NAME OPTIONS...: methods that are judged on single pixels, which is
         "mlp:mdm-nuclei+filters as MLPs, bundled backbone and filters"
 }
 default="mlp(smooth=8;invert=None):mdm-nuclei+filters as the default"
+without="mlp(smooth=8;invert=None):filters as the default without the backbone"
 
 points dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense
-score --sets dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default"
+score --sets dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default" "$without"
 points glas --tests 20 --labels 1x1 2x2 5x2 5x8 8xdense
 points monuseg --tests 12 --labels 1x1 2x2 5x2 5x8 3xdense
 points vnc_em --labels 1x1 2x2 5x2 5x8 5xdense
 points camvid --tests 20 --labels 1x1 2x2 5x2 5x8 5xdense
-score --sets vnc_em camvid --tests 20 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default"
+score --sets vnc_em camvid --tests 20 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default" "$without"
 score --sets glas --tests 20 --labels 5x8 8xdense --methods "$default"
 score --sets monuseg --tests 12 --labels 5x8 3xdense --methods "$default"
 own glas --scales 4 --steps 2100

@@ -57,8 +57,12 @@ def fit(
     ] = None,
     members: Annotated[int, typer.Option(min=1, help="MLPs in the ensemble.")] = 10,
     class_weight: Annotated[
-        str, typer.Option(help="balanced (rare classes count as much) or none (as published).")
-    ] = "balanced",
+        str | None,
+        typer.Option(
+            help="balanced (rare classes count as much) or none. Default: balanced for strokes, none for dense masks.",
+            show_default=False,
+        ),
+    ] = None,
     invert: Annotated[
         bool | None,
         typer.Option(
@@ -90,8 +94,10 @@ def fit(
     from mdm_studio.engine.heads import EnsembleConfig
     from mdm_studio.services.fitting import FitRequest, fit_classifier
 
-    if class_weight not in ("balanced", "none"):
+    if class_weight not in ("balanced", "none", None):
         raise UsageError(f"--class-weight {class_weight!r} is not known; choose balanced or none")
+    value = None if instances else parse_unlabelled(unlabelled)
+    given = {"members": members, "seed": seed} | ({"class_weight": class_weight} if class_weight else {})
     request = FitRequest(
         images=tuple(images),
         labels=labels,
@@ -100,7 +106,7 @@ def fit(
         timesteps=parse_numbers(timesteps, "--timesteps"),
         scales=parse_scales(scales),
         filters=filters,
-        unlabelled=None if instances else parse_unlabelled(unlabelled),
+        unlabelled=value,
         objects=instances,
         invert=invert,
         smooth=smooth,
@@ -108,7 +114,7 @@ def fit(
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",
         device=device,
-        ensemble=EnsembleConfig(members=members, class_weight=class_weight, seed=seed),  # type: ignore[arg-type]
+        ensemble=EnsembleConfig.of(dense=value is None, **given),
     )
     with progress_bar() as bar:
         task = bar.add_task("fitting", total=1.0, note="")

@@ -49,6 +49,9 @@ class EnsembleConfig:
         Standard deviation of the Gaussian noise that features get in training, anew at every iteration, in units of each
         channel's own deviation (as measured when `standardise` is set). It acts as a penalty on steep functions (Bishop 1995)
         and keeps a few hundred labelled pixels of a few images from being learnt by heart.
+    one_source : bool
+        Each member reads one source of features (a backbone at one working scale, the filter bank), in turn: together they
+        cannot drown each other. With fewer members than sources, or False, all members read all.
     weight_decay : float
         Decoupled (AdamW), on the weight matrices.
     seed : int
@@ -65,8 +68,18 @@ class EnsembleConfig:
     class_weight: Literal["balanced", "none"] = "balanced"  # ours: strokes say little about how common a class is
     standardise: bool = True  # ours: channel scales differ a hundredfold between blocks, and Adam has few iterations on strokes
     noise: float = 1.0  # ours (0 in both papers): 1 to 5 points of Dice on strokes, see benchmarks/NOTES.md
+    one_source: bool = True  # ours: 2 to 4 points on strokes, see benchmarks/NOTES.md
     weight_decay: float = 0.0  # both papers
     seed: int = 0
+
+    @classmethod
+    def of(cls, *, dense: bool, **given: Any) -> EnsembleConfig:
+        """The defaults for strokes, or for dense masks, with what is given put in their place.
+
+        Dense masks have pixels enough for the published rules, and do say how common a class is: no noise, no weights of
+        classes, and every member reads everything.
+        """
+        return cls(**({"noise": 0.0, "class_weight": "none", "one_source": False} | given if dense else given))
 
     def member_seeds(self) -> tuple[int, ...]:
         """One seed for each member; those of two configurations with different `seed` have nothing in common."""
@@ -194,8 +207,8 @@ def pixel_limit(memory: int, dims: int) -> int:
     return max(memory // (4 * dims), 1)
 
 
-def subsample(labels: NDArray[np.integer[Any]], limit: int, seed: int) -> NDArray[np.int64]:
-    """Choose at most `limit` labelled pixels, taking from the common classes first.
+def subsample(labels: NDArray[np.integer[Any]], limit: int, seed: int, *, balanced: bool = True) -> NDArray[np.int64]:
+    """Choose at most `limit` labelled pixels.
 
     Parameters
     ----------
@@ -205,16 +218,14 @@ def subsample(labels: NDArray[np.integer[Any]], limit: int, seed: int) -> NDArra
         Pixels to keep, for example of `pixel_limit`: dense masks of many images would not fit into memory.
     seed : int
         Chooses which.
+    balanced : bool
+        Take from the common classes first: every class may keep the same number of pixels, and what a rare class does not use
+        goes to the others. False: take evenly from all, so that classes stay as common as they are.
 
     Returns
     -------
     (m,) int64
         Indices in ascending order.
-
-    Notes
-    -----
-    Every class may keep the same number of pixels, and what a rare class does not use goes to the others; so classes are kept
-    whole until only the largest have to give. With ``class_weight="none"`` this changes how common the classes seem.
     """
     labels = np.asarray(labels)
     if limit < 1:
@@ -222,6 +233,8 @@ def subsample(labels: NDArray[np.integer[Any]], limit: int, seed: int) -> NDArra
     if len(labels) <= limit:
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)
+    if not balanced:
+        return np.sort(rng.choice(len(labels), limit, replace=False, shuffle=False))
     classes, counts = np.unique(labels, return_counts=True)
     kept, left = [], limit
     for rank, i in enumerate(np.argsort(counts, kind="stable")):  # the rarest class first
@@ -266,9 +279,7 @@ def train_ensemble(
     init : PixelMLPEnsemble, optional
         Start from a copy of this ensemble, standardisation included, instead of fresh weights (a stroke was added).
     sources : sequence of int
-        Channels of each source of features (a backbone at one working scale, the filter bank), in order. Each member then
-        reads one of them, in turn: together they cannot drown each other, and a vote joins them. Empty, or more sources than
-        members: all members read all.
+        Channels of each source of features, in order, see ``config.one_source``; empty for a single one.
 
     Yields
     ------
@@ -294,21 +305,21 @@ def train_ensemble(
     target = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(features.device)
     weight = _class_weights(features, target, n_classes, config)
     ensemble = _starting_ensemble(features, n_classes, config, init)
-    read = _channels_read(sources, config.members, features.shape[1]).to(features.device)
+    read = _channels_read(sources, config, features.shape[1]).to(features.device)
     if init is None:
         with torch.no_grad():
             ensemble.linear1.weight.mul_(read[:, None])  # (E, h1, D)
     return _train(ensemble, features, target, weight, config, read)
 
 
-def _channels_read(sources: Sequence[int], members: int, dims: int) -> Tensor:
+def _channels_read(sources: Sequence[int], config: EnsembleConfig, dims: int) -> Tensor:
     """``(E, D)``: 1 where a member reads a channel, else 0."""
     if sources and sum(sources) != dims:
         raise UsageError(f"the sources have {list(sources)} channels, together {sum(sources)}, and the features {dims}")
-    if not sources or members < len(sources):
-        return torch.ones(members, dims)
+    if not sources or not config.one_source or config.members < len(sources):
+        return torch.ones(config.members, dims)
     which = torch.repeat_interleave(torch.arange(len(sources)), torch.tensor(sources))  # (D,)
-    return (which == torch.arange(members)[:, None] % len(sources)).float()
+    return (which == torch.arange(config.members)[:, None] % len(sources)).float()
 
 
 def _class_weights(features: Tensor, labels: Tensor, n_classes: int, config: EnsembleConfig) -> Tensor:

@@ -31,7 +31,7 @@ from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 from mdm_studio.services.classifier import Classifier
 
 TRAINING_BYTES = 512 * 2**20
-"""Memory for the features of the labelled pixels; of more pixels than fit, a class-stratified sample is taken."""
+"""Memory for the features of the labelled pixels; of more pixels than fit, a sample is taken."""
 _OBJECT_NAMES = ("background", "object")
 TRAINING_PIXELS = 100_000
 """No more pixels than this either: dense masks have millions, nearly alike, and a fit should take seconds, not minutes."""
@@ -126,7 +126,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
     names = _named(classes, request.class_names or (_OBJECT_NAMES if request.objects else ()))
-    planes = _limited(planes, limit, request.ensemble.seed)
+    planes = _limited(planes, limit, request.ensemble)
     features, values = yield from _gather(planes, backbone, views, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
     ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble, settings.sources(backbone))
@@ -193,11 +193,11 @@ def _colors(classes: Sequence[int]) -> list[str]:
     return [palette[value] for value in classes]
 
 
-def _limited(planes: list[LabelledPoints], limit: int, seed: int) -> list[LabelledPoints]:
-    """A class-stratified sample of all labelled pixels if there are more than `limit`."""
+def _limited(planes: list[LabelledPoints], limit: int, config: EnsembleConfig) -> list[LabelledPoints]:
+    """A sample of all labelled pixels if there are more than `limit`."""
     values = np.concatenate([plane.values for plane in planes])
     kept = np.zeros(len(values), bool)
-    kept[subsample(values, limit, seed)] = True
+    kept[subsample(values, limit, config.seed, balanced=config.class_weight == "balanced")] = True
     limited, start = [], 0
     for plane in planes:
         chosen = kept[start : start + len(plane.values)]

@@ -163,6 +163,9 @@ def test_values_are_kept_and_zero_may_be_a_class(run, tiny_backbone, images_and_
         "--json",
     )
     assert [each["value"] for each in json.loads(dense.stdout)["classes"]] == [0, 3, 7]
+    heads = {name: load_classifier(tmp_path / f"{name}.mdm").info.ensemble for name in ("v", "d")}
+    assert (heads["v"]["class_weight"], heads["v"]["noise"]) == ("balanced", 1.0)
+    assert (heads["d"]["class_weight"], heads["d"]["noise"]) == ("none", 0.0)
 
 
 def test_numbered_objects_become_two_classes(run, tiny_backbone, images_and_labels, tmp_path):

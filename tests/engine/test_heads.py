@@ -135,6 +135,24 @@ def test_subsample_takes_from_the_common_classes(counts, limit, seed):
     np.testing.assert_array_equal(kept, subsample(labels, limit, seed))
 
 
+def test_subsample_can_leave_classes_as_common_as_they_are():
+    labels = np.repeat([0, 1], [9000, 1000])
+    kept = subsample(labels, 2000, 0, balanced=False)
+    assert len(kept) == len(np.unique(kept)) == 2000
+    assert 150 < labels[kept].sum() < 250
+    assert labels[subsample(labels, 2000, 0)].sum() == 1000
+
+
+def test_dense_masks_have_the_published_rules_unless_told_otherwise():
+    strokes, dense = (EnsembleConfig.of(dense=each, members=3) for each in (False, True))
+    assert strokes == EnsembleConfig(members=3)
+    assert (dense.noise, dense.class_weight, dense.one_source, dense.members) == (0, "none", False, 3)
+    assert EnsembleConfig.of(dense=True, class_weight="balanced").class_weight == "balanced"
+    features, labels = clouds(n=60, n_classes=2)
+    ensemble = fit_ensemble(features, labels, 2, replace(dense, max_epochs=2), sources=(2, 4))
+    assert (ensemble.linear1.weight.abs().sum(1) > 0).all()
+
+
 def test_pixel_limit():
     assert pixel_limit(1000, 5) == 50
     assert pixel_limit(1, 5) == 1
