@@ -355,12 +355,18 @@ def curves(path: Path, rows: list[dict]) -> None:
     mpl.use("agg")
     sets = list(dict.fromkeys(row["set"] for row in rows))
     every = list(dict.fromkeys(row["method"] for row in rows))
-    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False, layout="constrained")
-    for panel, name in zip(panels[0], sets, strict=True):
+    across = min(len(sets), 3)
+    down = -(-len(sets) // across)
+    figure, grid = plt.subplots(down, across, figsize=(4.6 * across, 3.6 * down + 1.2), squeeze=False, layout="constrained")
+    panels = grid.ravel()
+    for panel in panels[len(sets) :]:
+        panel.axis("off")
+    for panel, name in zip(panels, sets, strict=False):
         here = [row for row in rows if row["set"] == name]
         for method in dict.fromkeys(row["method"] for row in here):
             mine = [row for row in here if row["method"] == method]
-            colour = f"C{every.index(method) % 10}"  # the same in every panel
+            place = every.index(method)
+            colour = mpl.colormaps["tab20"](2 * place % 20 + place // 10 % 2)  # the same in every panel
             points = sorted(
                 (np.mean([r["pixels"] for r in mine if r["labels"] == level]), *_mean_and_error(mine, level))
                 for level in {row["labels"] for row in mine}
@@ -370,7 +376,7 @@ def curves(path: Path, rows: list[dict]) -> None:
         panel.set(title=name, xscale="log", xlabel="labelled pixels")
         panel.set_ylabel("Dice (%)" if name in ("dsb2018", "glas", "monuseg") else "mean IoU (%)")
         panel.grid(alpha=0.3)
-    handles = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    handles = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -31,16 +31,19 @@ default="mlp(smooth=8;invert=None):mdm-nuclei+filters as the default"
 without="mlp(smooth=8;invert=None):filters as the default without the backbone"
 
 points dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense
-score --sets dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default" "$without"
+score --sets dsb2018 --tests 40 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default"
+score --sets dsb2018 --tests 40 --labels 2x2 5x8 --methods "$without"
 points glas --tests 20 --labels 1x1 2x2 5x2 5x8 8xdense
 points monuseg --tests 12 --labels 1x1 2x2 5x2 5x8 3xdense
 points vnc_em --labels 1x1 2x2 5x2 5x8 5xdense
 points camvid --tests 20 --labels 1x1 2x2 5x2 5x8 5xdense
-score --sets vnc_em camvid --tests 20 --labels 1x1 2x2 5x2 5x8 5xdense --methods "$default" "$without"
-score --sets glas --tests 20 --labels 5x8 8xdense --methods "$default"
-score --sets monuseg --tests 12 --labels 5x8 3xdense --methods "$default"
-own glas --scales 4 --steps 2100
+score --sets vnc_em camvid --tests 20 --labels 5x8 --methods "$default"
+
+own glas --scales 4 --steps 2055
 own monuseg --steps 500 --start-from mdm-nuclei
-score --sets glas --tests 20 --labels 1x1 2x2 5x2 5x8 8xdense --methods "mlp(smooth=8):$out/glas#2-7@4+filters as the default, own backbone"
-score --sets monuseg --tests 12 --labels 5x8 3xdense --methods "mlp(smooth=8):$out/monuseg#7+filters as the default, own backbone"
+score --sets glas --tests 20 --labels 2x2 5x2 5x8 8xdense --methods \
+    "mlp(smooth=8):$out/glas#2-7@4+filters as the default, own backbone" \
+    "mlp:$out/glas#2-7@4+filters as MLPs, own backbone (2,055 steps) and filters"
+score --sets monuseg --tests 12 --labels 5x8 3xdense --methods \
+    "mlp:$out/monuseg#7+filters as MLPs, own backbone (500 steps) and filters"
 score --report
