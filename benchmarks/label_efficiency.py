@@ -48,7 +48,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from mdm_studio.arrays import fit_channels, intensity_window, normalise
 from mdm_studio.cli.common import parse_numbers
-from mdm_studio.config import DEFAULT_BACKBONE
+from mdm_studio.config import DEFAULT_BACKBONE, SMOOTH
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, mean_probabilities, sample_features, vote
@@ -66,6 +66,7 @@ METHODS = [
     "mlp:untrained",
     f"mlp:{DEFAULT_BACKBONE}",
     f"mlp:{DEFAULT_BACKBONE}+filters",
+    f"mlp(smooth={SMOOTH};invert=None):{DEFAULT_BACKBONE}+filters",
 ]
 CACHE_BYTES = 15 * 10**9  # of the features of whole planes, which smoothing needs
 Features = NDArray[np.float32]
