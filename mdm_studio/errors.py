@@ -16,6 +16,7 @@ Each message says three things: what was met, what was wanted, and what to do. T
     ├── ClassifierError           a FILE.mdm that is damaged or needs another backbone
     ├── CacheError                a feature cache that cannot be used
     ├── JobError                  a job folder that cannot be started, resumed or read
+    ├── ProjectError              a project that is damaged, newer than the program, or open elsewhere
     └── OutputError               something that could not be written (disk full, read-only folder, exists already)
 """
 
@@ -72,6 +73,10 @@ class CacheError(MDMStudioError):
 
 class JobError(MDMStudioError):
     """A job folder that cannot be started, resumed or read."""
+
+
+class ProjectError(MDMStudioError):
+    """A project that is damaged, newer than the program, or open elsewhere."""
 
 
 class OutputError(MDMStudioError):

@@ -68,8 +68,8 @@ class Plane(Protocol):
         """Hexadecimal BLAKE2b-128 of shape, dtype, rgb and pixels."""
 
 
-class _BasePlane(ABC):
-    """What the planes share; a subclass says where the pixels come from."""
+class BasePlane(ABC):
+    """What the planes share; a subclass says where the pixels come from (`_region`)."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any], *, rgb: bool, name: str) -> None:
         self._shape = shape
@@ -79,18 +79,22 @@ class _BasePlane(ABC):
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """See `Plane`."""
         return self._shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """See `Plane`."""
         return self._dtype
 
     @property
     def rgb(self) -> bool:
+        """See `Plane`."""
         return self._rgb
 
     @property
     def name(self) -> str:
+        """See `Plane`."""
         return self._name
 
     @abstractmethod
@@ -98,12 +102,14 @@ class _BasePlane(ABC):
         """Pixels ``(C, h, w)``; the slices have a start, a stop and a step >= 1."""
 
     def read(self, rows: slice, cols: slice) -> Pixels:
+        """See `Plane`."""
         if (rows.step or 1) != 1 or (cols.step or 1) != 1:
             raise ValueError("read() takes whole regions: slices without a step")
         height, width = self._shape[1:]
         return self._native(slice(*rows.indices(height)), slice(*cols.indices(width)))
 
     def sample(self, max_pixels: int = 1 << 20) -> Pixels:
+        """See `Plane`."""
         _, height, width = self._shape
         step = stride_for_sample(height, width, max_pixels)
         cols = slice(0, width, step)
@@ -112,6 +118,7 @@ class _BasePlane(ABC):
         return bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1)
 
     def digest(self) -> str:
+        """See `Plane`."""
         _, height, width = self._shape
         little = self._dtype.newbyteorder("<")  # the same digest on every machine
         digest = hashlib.blake2b(f"{self._shape} {little.str} {self._rgb}".encode(), digest_size=16)
@@ -127,7 +134,7 @@ class _BasePlane(ABC):
         return np.array(self._region(rows, cols), self._dtype, order="C", copy=True)
 
 
-class ArrayPlane(_BasePlane):
+class ArrayPlane(BasePlane):
     """A `Plane` over an array in memory.
 
     Parameters
@@ -155,7 +162,7 @@ class ArrayPlane(_BasePlane):
         return self._array[:, rows, cols]
 
 
-class _FilePlane(_BasePlane):
+class _FilePlane(BasePlane):
     """Plane number `index` of an open `ImageFile`."""
 
     def __init__(self, path: Path, source: Source, index: int, channels: tuple[int, ...], *, rgb: bool, name: str) -> None:
@@ -165,7 +172,7 @@ class _FilePlane(_BasePlane):
         self._channels = None if everything else list(channels)
 
     def _region(self, rows: slice, cols: slice) -> Pixels:
-        with _decoding(self._path):
+        with decoding(self._path):
             block = self._source.region(self._index, rows, cols)
         return block if self._channels is None else block[self._channels]
 
@@ -256,7 +263,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
     opener = OPENERS.get(path.suffix.lower())
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {_LISTED}")
-    with _decoding(path):
+    with decoding(path):
         source = opener(path, values=values)
         try:
             _check_pixels(source)
@@ -284,8 +291,8 @@ def _check_pixels(source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises into an `UnreadableImageError` that names the file."""
+def decoding(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises in the ``with`` block into an `UnreadableImageError` that names the file."""
     try:
         yield
     except FileNotFoundError as error:
