@@ -160,7 +160,11 @@ class PixelMLPEnsemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(E, N, K)`` of pixels ``(N, D)``, or of other pixels for each member, ``(E, N, D)``."""
         inputs = (x - self.shift).mul_(self.scale).transpose(-1, -2)  # (D, N) or (E, D, N)
-        first = self.norm1(F.relu(self.linear1(inputs)))  # (E, h1, N)
+        return self.after_first(self.linear1(inputs))
+
+    def after_first(self, units: Tensor) -> Tensor:
+        """Logits ``(E, N, K)`` of what the first linear layer gives, ``(E, h1, N)``."""
+        first = self.norm1(F.relu(units))  # (E, h1, N)
         second = self.norm2(F.relu(self.linear2(first)))  # (E, h2, N)
         logits: Tensor = self.linear3(second)  # (E, K, N)
         return logits.transpose(1, 2)
@@ -296,7 +300,7 @@ def _grouped(maps: Sequence[FeatureMap], rows: slice, cols: slice, device: torch
         cells = torch.empty(size[0] * size[1], sum(maps[i].values.shape[0] for i in same), device=device)
         filled = 0
         for i in same:
-            crop = _crop(maps[i], (top, bottom), (left, right)).to(device)
+            crop = crop_cells(maps[i], (top, bottom), (left, right)).to(device)
             # to rows of channels in a plain copy first: PyTorch transposes that one block by block, three times faster
             cells[:, filled : filled + crop.shape[0]] = crop.flatten(1).float().t().contiguous()
             filled += crop.shape[0]
@@ -304,8 +308,8 @@ def _grouped(maps: Sequence[FeatureMap], rows: slice, cols: slice, device: torch
     return groups
 
 
-def _crop(feature_map: FeatureMap, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
-    """``(C, rows, cols)`` of a map by whole-map cells."""
+def crop_cells(feature_map: FeatureMap, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
+    """``(C, rows, cols)`` of a map by whole-map cells; a `UsageError` if it does not hold them all."""
     (top, left), (height, width) = feature_map.origin, feature_map.values.shape[1:]
     if rows[0] < top or rows[1] > top + height or cols[0] < left or cols[1] > left + width:
         raise UsageError(
