@@ -1,0 +1,110 @@
+"""One process at a time in a folder.
+
+The lock is the operating system's own (``flock``; on Windows a locked byte), which ends with its process however that ends,
+so that a killed program leaves nothing to clean up. The file says who holds it, for the message to the second comer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+from mdm_studio.errors import ProjectError
+from mdm_studio.io.atomic import output_error
+
+LOCK_FILE = ".lock"
+_LOCKED_BYTE = 1 << 20  # Windows lets nobody read a locked byte: this one lies behind the text
+
+
+class FolderLock:
+    """Holds a folder for this process until `release`.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is missing.
+
+    Attributes
+    ----------
+    supported : bool
+        False on the rare file systems (some network shares) that know no locks; then nobody is kept out.
+
+    Raises
+    ------
+    ProjectError
+        If another process holds it, or this one does already, naming the process.
+    OutputError
+        If nothing can be written there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOCK_FILE
+        self.supported = True
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._open()
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
+        except OSError as error:
+            raise output_error(folder, error) from error
+
+    def release(self) -> None:
+        """Let others in; a second call does nothing."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):  # Windows removes no open file; it stays then, and nobody holds it
+                self._path.unlink()
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> int:
+        """A file descriptor that holds the lock."""
+        while True:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._take(file)
+                if os.path.samestat(os.fstat(file), os.stat(self._path)):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)  # its last owner removed it between our opening and locking it: what we hold has no name now
+
+    def _take(self, file: int) -> None:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError) as error:  # PermissionError is how Windows says it
+            raise ProjectError(
+                f"{self._path.parent} is open in another window or program (process {self._holder()}): close it there, or open "
+                "another project"
+            ) from error
+        except OSError:
+            self.supported = False
+
+    def _holder(self) -> str:
+        try:
+            pid, _, host = self._path.read_text("utf-8", errors="replace").strip().partition(" ")
+        except OSError:
+            pid = host = ""
+        return (f"{pid} on {host}" if host not in ("", platform.node()) else pid) or "unknown"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

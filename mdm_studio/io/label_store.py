@@ -1,0 +1,232 @@
+"""Strokes on disk: a zarr v3 array of which only the painted chunks exist.
+
+::
+
+    KEY.zarr/
+      zarr.json          shape: stack + (H, W), uint8, chunks 1 x ... x 512 x 512, zstd with a checksum, fill 0
+      c/3/0/7            painted chunk: plane 3, rows 0 to 511, columns 3584 to 4095
+
+Zarr writes a chunk under a temporary name and renames it, and removes a chunk that is all 0, so that a killed program leaves
+whole chunks only. Napari and any zarr library open the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from mdm_studio.errors import ProjectError
+from mdm_studio.io.atomic import output_error
+
+CHUNK = 512
+"""Rows and columns of a chunk: a stroke touches one or two, and one is written in a few milliseconds."""
+
+_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)  # what zarr, its codecs and JSON raise for damaged bytes
+_Place = tuple[int | slice, ...]
+
+
+def chunks_touching(shape: tuple[int, int], rows: slice, cols: slice) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the chunks of a plane that a region touches, clipped to the plane.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the plane.
+    rows, cols : slice
+        The region; slices as NumPy's, without a step.
+
+    Examples
+    --------
+    >>> list(chunks_touching((600, 600), slice(510, 514), slice(0, 1)))
+    [(slice(0, 512, None), slice(0, 512, None)), (slice(512, 600, None), slice(0, 512, None))]
+    """
+    (top, bottom, _), (left, right, _) = rows.indices(shape[0]), cols.indices(shape[1])
+    if top >= bottom or left >= right:
+        return
+    for y in range(top - top % CHUNK, bottom, CHUNK):
+        for x in range(left - left % CHUNK, right, CHUNK):
+            yield slice(y, min(y + CHUNK, shape[0])), slice(x, min(x + CHUNK, shape[1]))
+
+
+class StoredLabels:
+    """The strokes of one image on disk. Threads may share it; processes may not (see `mdm_studio.io.folder_lock`).
+
+    Parameters
+    ----------
+    folder : Path
+        The ``.zarr`` folder; made with the first chunk.
+    stack_shape, shape : tuple of int, (int, int)
+        Lengths of the image's stack axes, and the height and width of a plane.
+
+    Attributes
+    ----------
+    damaged : list of str
+        What could not be read so far, in words; it was read as empty.
+
+    Raises
+    ------
+    ProjectError
+        If the folder holds labels of another shape, or cannot be read.
+    """
+
+    def __init__(self, folder: Path, stack_shape: tuple[int, ...], shape: tuple[int, int]) -> None:
+        self.folder, self.stack_shape, self.shape = folder, tuple(stack_shape), (shape[0], shape[1])
+        self.damaged: list[str] = []
+        self._lock = threading.RLock()
+        self._array: zarr.Array[Any] | None = None
+        if folder.exists():
+            self._array = self._open()
+        for partial in folder.rglob("*.partial"):  # a process was killed while it wrote
+            partial.unlink(missing_ok=True)
+
+    def write(self, index: tuple[int, ...], rows: slice, cols: slice, block: NDArray[np.uint8]) -> None:
+        """Put the strokes of a region.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Position in the stack.
+        rows, cols : slice
+            The region, inside the plane. Whole chunks (see `chunks_touching`) are the quickest; of others the rest is kept.
+        block : (h, w) uint8
+            Its labels; 0 is unlabelled.
+
+        Raises
+        ------
+        ValueError
+            If `block` is not uint8, it and the region differ in size, or there is no such plane.
+        OutputError
+            If the system refuses (disk full, read-only folder, ...). Chunks written before stay written.
+        """
+        (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), cols.indices(self.shape[1])
+        self._check(index)
+        if block.dtype != np.uint8 or block.shape != (bottom - top, right - left):
+            where = f"rows {top}:{bottom}, columns {left}:{right}"
+            raise ValueError(f"a block of shape {block.shape}, type {block.dtype} does not fit into {where}: uint8 is wanted")
+        with self._lock:
+            for y, x in chunks_touching(self.shape, rows, cols):
+                inner_y, inner_x = _overlap(y, top, bottom), _overlap(x, left, right)
+                part = block[_shift(inner_y, top), _shift(inner_x, left)]
+                if (inner_y, inner_x) != (y, x):
+                    whole = self.read(index, y, x)
+                    whole[_shift(inner_y, y.start), _shift(inner_x, x.start)] = part
+                    part = whole
+                place: _Place = (*index, y, x)
+                try:
+                    self._writable()[place] = np.ascontiguousarray(part)
+                except OSError as error:
+                    raise output_error(self._chunk(index, y, x), error) from error
+
+    def read(self, index: tuple[int, ...], rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """The strokes of a region, ``(h, w)`` uint8; damaged chunks are 0 and named in `damaged`.
+
+        Raises
+        ------
+        ProjectError
+            If the disk cannot be read.
+        """
+        (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), cols.indices(self.shape[1])
+        self._check(index)
+        found = np.zeros((max(0, bottom - top), max(0, right - left)), np.uint8)
+        for y, x in chunks_touching(self.shape, rows, cols):
+            chunk = self._read_chunk(index, y, x)
+            if chunk is not None:
+                inner_y, inner_x = _overlap(y, top, bottom), _overlap(x, left, right)
+                part = chunk[_shift(inner_y, y.start), _shift(inner_x, x.start)]
+                found[_shift(inner_y, top), _shift(inner_x, left)] = part
+        return found
+
+    def painted_chunks(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
+        """Position in the stack, rows and columns of every chunk on disk, in order; takes time for those only."""
+        chunks = self.folder / "c"
+        names = (path.relative_to(chunks).parts for path in chunks.glob("/".join("*" * (len(self.stack_shape) + 2))))
+        places = sorted(tuple(map(int, parts)) for parts in names if all(part.isdecimal() for part in parts))
+        for *index, row, col in places:
+            if all(i < n for i, n in zip(index, self.stack_shape, strict=True)):  # a stray file is no chunk
+                y, x = row * CHUNK, col * CHUNK
+                yield from ((tuple(index), *spans) for spans in chunks_touching(self.shape, slice(y, y + 1), slice(x, x + 1)))
+
+    def _read_chunk(self, index: tuple[int, ...], y: slice, x: slice) -> NDArray[np.uint8] | None:
+        path = self._chunk(index, y, x)
+        place: _Place = (*index, y, x)
+        with self._lock:
+            if self._array is None or not path.exists():
+                return None
+            try:
+                return np.asarray(self._array[place], np.uint8)
+            except OSError as error:
+                if error.errno != errno.EIO:  # a bad sector spoils this chunk alone
+                    raise ProjectError(f"cannot read the labels {path} ({error}); check the drive") from error
+                self._note(f"{path} cannot be read ({error})")
+            except _UNDECODABLE as error:
+                self._note(f"{path} is damaged ({error})")
+        return None
+
+    def _note(self, what: str) -> None:
+        if what not in self.damaged:
+            self.damaged.append(what)
+
+    def _chunk(self, index: tuple[int, ...], y: slice, x: slice) -> Path:
+        return self.folder.joinpath("c", *map(str, (*index, y.start // CHUNK, x.start // CHUNK)))
+
+    def _check(self, index: tuple[int, ...]) -> None:
+        if len(index) != len(self.stack_shape) or not all(0 <= i < n for i, n in zip(index, self.stack_shape, strict=True)):
+            raise ValueError(f"there is no plane {index} in a stack of shape {self.stack_shape}")
+
+    def _open(self) -> zarr.Array[Any]:
+        """The array on disk; its description is written anew if it is damaged, and the chunks stay."""
+        path = self.folder / "zarr.json"
+        if not path.exists():
+            return self._writable()
+        try:
+            array = zarr.open_array(self.folder, mode="r+")
+        except OSError as error:
+            raise ProjectError(f"cannot read the labels {path} ({error}); check the drive") from error
+        except _UNDECODABLE as error:
+            self._note(f"{path} is damaged ({error}) and was written anew")
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return self._writable()
+        wanted = (*self.stack_shape, *self.shape)
+        if array.shape != wanted or array.chunks != self._chunks or array.dtype != np.uint8:
+            raise ProjectError(
+                f"the labels {self.folder} have the shape {array.shape}, type {array.dtype} and chunks {array.chunks}, and the "
+                f"image wants {wanted}, uint8 and {self._chunks}: move the folder away if the image was replaced"
+            )
+        return array
+
+    @property
+    def _chunks(self) -> tuple[int, ...]:
+        return (*(1 for _ in self.stack_shape), CHUNK, CHUNK)
+
+    def _writable(self) -> zarr.Array[Any]:
+        if self._array is None:
+            try:
+                self._array = zarr.create_array(
+                    self.folder,
+                    shape=(*self.stack_shape, *self.shape),
+                    chunks=self._chunks,
+                    dtype="uint8",
+                    fill_value=0,
+                    compressors=ZstdCodec(level=1, checksum=True),
+                )
+            except OSError as error:
+                raise output_error(self.folder, error) from error
+        return self._array
+
+
+def _overlap(chunk: slice, start: int, stop: int) -> slice:
+    return slice(max(chunk.start, start), min(chunk.stop, stop))
+
+
+def _shift(span: slice, origin: int) -> slice:
+    return slice(span.start - origin, span.stop - origin)

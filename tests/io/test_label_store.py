@@ -1,0 +1,174 @@
+"""Strokes on disk: what was painted comes back, only painted chunks exist, damage stays where it is."""
+
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.storage import _local
+
+from mdm_studio.errors import OutputError, ProjectError
+from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching
+
+ALL = slice(None)
+rectangles = st.tuples(*(st.integers(0, 1300) for _ in range(4)), st.integers(0, 255))
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob("c/**/*") if path.is_file())
+
+
+def paint(store, index, rows, cols, value):
+    store.write(index, rows, cols, np.full((rows.stop - rows.start, cols.stop - cols.start), value, np.uint8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(strokes=st.lists(st.tuples(st.integers(0, 1), rectangles), max_size=5), stacked=st.booleans())
+def test_random_rectangles_come_back(tmp_path_factory, strokes, stacked):
+    folder = tmp_path_factory.mktemp("labels") / "a.zarr"
+    shape = (1100, 1300)
+    expected = np.zeros((2, *shape), np.uint8)
+    store = StoredLabels(folder, (2,) if stacked else (), shape)
+    for plane, (y0, x0, y1, x1, value) in strokes:
+        index = (plane,) if stacked else ()
+        rows, cols = slice(min(y0, y1), max(y0, y1)), slice(min(x0, x1), max(x0, x1))
+        expected[index or (0,)][rows, cols] = value
+        part = expected[index or (0,)][rows, cols]
+        store.write(index, rows, cols, part)
+    for opened in (store, StoredLabels(folder, store.stack_shape, shape)):
+        for index in np.ndindex(*store.stack_shape):
+            assert np.array_equal(opened.read(index, ALL, ALL), expected[index or (0,)])
+            assert np.array_equal(opened.read(index, slice(500, 600), slice(-5, None)), expected[index or (0,)][500:600, -5:])
+        painted = list(opened.painted_chunks())
+        assert len(painted) == len(files(folder))
+        assert all(opened.read(*place).any() for place in painted)
+        assert sum(opened.read(*place).sum(dtype=int) for place in painted) == expected.sum(dtype=int)
+        assert opened.damaged == []
+
+
+def test_chunks_are_those_that_a_region_touches():
+    assert list(chunks_touching((1030, 1024), slice(511, 513), slice(600, 601))) == [
+        (slice(0, 512), slice(512, 1024)),
+        (slice(512, 1024), slice(512, 1024)),
+    ]
+    assert list(chunks_touching((1030, 1024), slice(-1, None), slice(0, 1))) == [(slice(1024, 1030), slice(0, 512))]
+    assert list(chunks_touching((1030, 1024), slice(5, 5), ALL)) == []
+    assert len(list(chunks_touching((1030, 1024), ALL, ALL))) == 6
+
+
+def test_only_painted_chunks_exist_and_others_are_plain_zarr(tmp_path):
+    store = StoredLabels(tmp_path / "a.zarr", (2, 3), (16_384, 16_384))
+    assert not (tmp_path / "a.zarr").exists()
+    assert list(store.painted_chunks()) == []
+    paint(store, (1, 2), slice(600, 610), slice(16_000, 16_384), 3)
+    assert files(tmp_path / "a.zarr") == ["c/1/2/1/31"]
+    assert list(store.painted_chunks()) == [((1, 2), slice(512, 1024), slice(15_872, 16_384))]
+    array = zarr.open_array(tmp_path / "a.zarr", mode="r")
+    assert (array.shape, array.chunks, array.dtype) == ((2, 3, 16_384, 16_384), (1, 1, 512, 512), np.uint8)
+    assert array[1, 2, 600, 16_000] == 3
+    paint(store, (1, 2), slice(512, 1024), slice(15_000, 16_384), 0)
+    assert files(tmp_path / "a.zarr") == []
+
+
+def test_a_large_array_is_restored_in_time_for_its_painted_chunks(tmp_path):
+    store = StoredLabels(tmp_path / "a.zarr", (100,), (16_384, 16_384))
+    for k in range(5):
+        paint(store, (20 * k,), slice(1000 * k, 1000 * k + 9), slice(3000, 3010), 1)
+    start = time.perf_counter()
+    opened = StoredLabels(tmp_path / "a.zarr", (100,), (16_384, 16_384))
+    assert sum(opened.read(*place).sum() for place in opened.painted_chunks()) == 5 * 90
+    assert time.perf_counter() - start < 2  # 102,400 chunks would take minutes
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])
+def test_a_damaged_chunk_is_named_and_the_others_stay(tmp_path, damage):
+    store = StoredLabels(tmp_path / "a.zarr", (), (1024, 1024))
+    noise = np.random.default_rng(0).integers(0, 3, (1024, 1024), np.uint8)
+    store.write((), ALL, ALL, noise)
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
+    chunk.write_bytes(damage(chunk.read_bytes()))
+    opened = StoredLabels(tmp_path / "a.zarr", (), (1024, 1024))
+    for _ in range(2):
+        found = opened.read((), ALL, ALL)
+        assert not found[:512, 512:].any()
+        found[:512, 512:] = noise[:512, 512:]
+        assert np.array_equal(found, noise)
+        assert len(opened.damaged) == 1
+        assert str(chunk) in opened.damaged[0]
+    paint(opened, (), slice(0, 2), slice(600, 602), 9)
+    assert opened.read((), slice(0, CHUNK), slice(CHUNK, None)).sum() == 4 * 9
+
+
+@pytest.mark.parametrize("damage", ["{", "", "[]", '{"zarr_format": 3}', None])
+def test_a_damaged_description_costs_no_strokes(tmp_path, damage):
+    store = StoredLabels(tmp_path / "a.zarr", (2,), (600, 700))
+    paint(store, (1,), slice(0, 600), slice(0, 700), 5)
+    path = tmp_path / "a.zarr" / "zarr.json"
+    path.unlink() if damage is None else path.write_text(damage)
+    opened = StoredLabels(tmp_path / "a.zarr", (2,), (600, 700))
+    assert (opened.read((1,), ALL, ALL) == 5).all()
+    assert len(opened.damaged) == (damage is not None)
+    assert (StoredLabels(tmp_path / "a.zarr", (2,), (600, 700)).read((1,), ALL, ALL) == 5).all()
+
+
+def test_a_bad_sector_is_damage_and_a_lost_drive_is_not(tmp_path, monkeypatch):
+    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    paint(store, (), slice(0, 5), slice(0, 5), 1)
+
+    def fail(code):
+        def get(path, *options):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(_local, "_get", get)
+
+    fail(errno.EIO)
+    assert not store.read((), ALL, ALL).any()
+    assert len(store.damaged) == 1
+    fail(errno.ENOTCONN)
+    with pytest.raises(ProjectError, match="check the drive"):
+        store.read((), ALL, ALL)
+
+
+def test_labels_of_another_shape_are_refused(tmp_path):
+    paint(StoredLabels(tmp_path / "a.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    with pytest.raises(ProjectError, match=r"\(100, 100\).*\(100, 101\)"):
+        StoredLabels(tmp_path / "a.zarr", (), (100, 101))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_leaves_the_old_chunk(tmp_path, monkeypatch, code):
+    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    paint(store, (), slice(0, 5), slice(0, 5), 1)
+
+    def fail(*options, **more):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_local, "_put", fail)
+        with pytest.raises(OutputError, match="full|read-only"):
+            paint(store, (), slice(0, 5), slice(0, 5), 2)
+        with pytest.raises(OutputError, match="full|read-only"):
+            paint(StoredLabels(tmp_path / "b.zarr", (), (9, 9)), (), slice(0, 5), slice(0, 5), 2)
+    assert (store.read((), slice(0, 5), slice(0, 5)) == 1).all()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    paint(StoredLabels(tmp_path / "a.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    (tmp_path / "a.zarr" / "c" / "0" / "0.1234.partial").touch()
+    (tmp_path / "a.zarr" / "c" / "0" / "9").touch()  # a stray file outside the plane
+    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    assert len(list(store.painted_chunks())) == 1
+    assert files(tmp_path / "a.zarr") == ["c/0/0", "c/0/9"]
+
+
+@pytest.mark.parametrize(
+    ("index", "block"),
+    [((), np.zeros((4, 5), np.uint8)), ((), np.zeros((5, 5), int)), ((0,), np.zeros((5, 5), np.uint8))],
+)
+def test_blocks_that_do_not_fit_are_refused(tmp_path, index, block):
+    with pytest.raises(ValueError, match="fit|no plane"):
+        StoredLabels(tmp_path / "a.zarr", (), (100, 100)).write(index, slice(0, 5), slice(0, 5), block)
