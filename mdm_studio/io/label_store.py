@@ -30,7 +30,8 @@ from mdm_studio.io.atomic import output_error
 CHUNK = 512
 """Rows and columns of a chunk: a stroke touches one or two, and one is written in a few milliseconds."""
 
-_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)  # what zarr, its codecs and JSON raise for damaged bytes
+# what zarr, its codecs and JSON raise for damaged bytes
+_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _Place = tuple[int | slice, ...]
 
 

@@ -149,9 +149,9 @@ def test_a_full_disk_leaves_the_old_chunk(tmp_path, monkeypatch, code):
 
     with monkeypatch.context() as patch:
         patch.setattr(_local, "_put", fail)
-        with pytest.raises(OutputError, match="full|read-only"):
+        with pytest.raises(OutputError, match=r"full|read-only"):
             paint(store, (), slice(0, 5), slice(0, 5), 2)
-        with pytest.raises(OutputError, match="full|read-only"):
+        with pytest.raises(OutputError, match=r"full|read-only"):
             paint(StoredLabels(tmp_path / "b.zarr", (), (9, 9)), (), slice(0, 5), slice(0, 5), 2)
     assert (store.read((), slice(0, 5), slice(0, 5)) == 1).all()
 
@@ -170,5 +170,5 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     [((), np.zeros((4, 5), np.uint8)), ((), np.zeros((5, 5), int)), ((0,), np.zeros((5, 5), np.uint8))],
 )
 def test_blocks_that_do_not_fit_are_refused(tmp_path, index, block):
-    with pytest.raises(ValueError, match="fit|no plane"):
+    with pytest.raises(ValueError, match=r"fit|no plane"):
         StoredLabels(tmp_path / "a.zarr", (), (100, 100)).write(index, slice(0, 5), slice(0, 5), block)
