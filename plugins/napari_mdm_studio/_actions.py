@@ -1,0 +1,139 @@
+"""What keys and commands do, as data; one class binds the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject, Qt
+
+from napari_mdm_studio._pictures import UNCERTAINTY
+
+if TYPE_CHECKING:
+    from napari_mdm_studio._session_home import SessionHome
+
+KEYS_OF_CLASSES = 9
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that a key and a command do.
+
+    Attributes
+    ----------
+    name : str
+        The command's name: ``mdm-studio.NAME`` in napari.yaml.
+    title : str
+        In words, as the palette shows it.
+    key : str
+        The key in the canvas; empty for none.
+    run : callable
+        Does it.
+    """
+
+    name: str
+    title: str
+    key: str
+    run: Callable[[SessionHome], object]
+
+
+def choose_class(number: int, home: SessionHome) -> None:
+    """Paint with the class in row `number` of the table, counted from 1."""
+    classes = home.session.classes
+    if number <= len(classes):
+        home.bridge.take_tool("paint", classes[number - 1].value)
+    else:
+        home.tell(f"There are {len(classes)} classes; add one to paint with number {number}.")
+
+
+def toggle_prediction(home: SessionHome) -> None:
+    """Hide the predictions, or show them; those that were deleted come back."""
+    shown = any(bound.pictures.is_shown() for bound in home.bridge.images.values())
+    home.bridge.set_look(replace(home.bridge.look, visible=not shown))
+
+
+def _toggle_uncertainty(home: SessionHome) -> None:
+    home.bridge.set_output(UNCERTAINTY, UNCERTAINTY not in home.bridge.outputs)
+
+
+ACTIONS: tuple[Action, ...] = (
+    *(
+        Action(f"choose_class_{number}", f"Paint with class {number}", str(number), partial(choose_class, number))
+        for number in range(1, KEYS_OF_CLASSES + 1)
+    ),
+    Action("erase", "Erase strokes", "E", lambda home: home.bridge.take_tool("erase")),
+    Action("toggle_prediction", "Show or hide the prediction", "Tab", toggle_prediction),
+    Action("toggle_uncertainty", "Show or hide the uncertainty", "", _toggle_uncertainty),
+    Action("suggest_next", "Suggest where to label next", "N", lambda home: home.session.suggest_next()),
+    Action("toggle_live", "Learn while painting, or not", "L", lambda home: home.session.set_live(not home.session.live)),
+    Action("update_once", "Update the prediction once", "", lambda home: home.session.update_once()),
+    Action("cancel", "Cancel what is running", "", lambda home: home.session.cancel()),
+    Action("add_class", "Add a class", "", lambda home: home.attempt(home.session.add_class)),
+    Action("undo_class_change", "Undo the last change of classes", "", lambda home: home.undo_class_change()),
+)
+
+
+def action(name: str) -> Action:
+    """The action called `name`."""
+    return next(each for each in ACTIONS if each.name == name)
+
+
+def with_key(text: str, name: str) -> str:
+    """A tooltip that names the key of an action."""
+    key = action(name).key
+    return f"{text} ({key} in the canvas)" if key else text
+
+
+class KeyBinder(QObject):
+    """Binds the keys to a viewer and to all layers of the chosen images, whose own keys would come first.
+
+    Parameters
+    ----------
+    home : SessionHome
+        What the actions act on.
+    canvas : QWidget
+        Qt uses Tab to move on before a canvas sees it; here it is caught.
+    """
+
+    def __init__(self, home: SessionHome, canvas: QObject) -> None:
+        super().__init__()
+        self._home, self._canvas = home, canvas
+        self._bound: list[Any] = []
+        canvas.installEventFilter(self)
+        home.bridge.layers_changed.connect(self.bind)
+        self.bind()
+
+    def bind(self) -> None:
+        """Bind the keys to the layers there are now."""
+        self._unbind()
+        layers = [layer for bound in self._home.bridge.images.values() for layer in bound.layers]
+        self._bound = [self._home.viewer, *layers]
+        for holder in self._bound:
+            for each in ACTIONS:
+                if each.key and each.key != "Tab":
+                    holder.bind_key(each.key, partial(self._run, each), overwrite=True)
+
+    def _run(self, each: Action, holder: Any) -> None:
+        each.run(self._home)
+
+    def _unbind(self) -> None:
+        for holder in self._bound:
+            for each in ACTIONS:
+                if each.key and each.key != "Tab":
+                    holder.bind_key(each.key, None)
+        self._bound = []
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt's hook."""
+        if event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Tab and not event.modifiers():
+            action("toggle_prediction").run(self._home)
+            return True
+        return False
+
+    def close(self) -> None:
+        """Unbind everything."""
+        self._canvas.removeEventFilter(self)
+        self._home.bridge.layers_changed.disconnect(self.bind, missing_ok=True)
+        self._unbind()

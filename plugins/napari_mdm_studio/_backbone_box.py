@@ -1,0 +1,155 @@
+"""Which network describes the pixels, and what of it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QSpinBox, QWidget
+from superqt import QCollapsible
+
+from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
+from napari_mdm_studio._numbers import as_text, parse_numbers
+from napari_mdm_studio._widgets import Section, note, quietly
+
+if TYPE_CHECKING:
+    from mdm_studio.services.session import LiveSettings
+    from napari_mdm_studio._session_home import SessionHome
+
+_SCALES = (1, 2, 4, 8)
+_DEVICES = (("auto", "automatic"), ("cpu", "CPU"), ("cuda", "NVIDIA GPU"), ("mps", "Apple GPU"))
+_MAX_SMOOTH = 64
+_LAST_TIMESTEP = 1000
+
+
+class BackboneBox(Section):
+    """The backbone with what it is good at, and, folded away, the features that are read."""
+
+    def __init__(self, home: SessionHome) -> None:
+        super().__init__("Backbone")
+        self._home = home
+        self._facts: dict[str, BackboneFacts] = {}
+        self.backbone = QComboBox()
+        self.backbone.setAccessibleName("Backbone")
+        self.backbone.setToolTip("The pretrained network that describes every pixel.")
+        self.backbone.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.backbone.setMinimumContentsLength(12)
+        self.backbone.activated.connect(self._choose_backbone)
+        self.summary = note()
+        self.summary.setAccessibleName("What the backbone is good at")
+        self.body.addWidget(self.backbone)
+        self.body.addWidget(self.summary)
+        self.features = FeaturesForm(home)
+        fold = QCollapsible("Features, smoothing, device")
+        fold.setDuration(0)
+        for layout in (fold.layout(), fold.content().layout()):
+            if layout is not None:
+                layout.setContentsMargins(0, 0, 0, 0)
+        fold.addWidget(self.features)
+        self.fold = fold
+        self.body.addWidget(fold)
+        home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
+        home.runner.start(list_backbones, done=self._list, failed=self.summary.setText)
+        self._settings_changed(home.session.settings)
+
+    def _list(self, found: Sequence[BackboneFacts]) -> None:
+        self._facts = {facts.name: facts for facts in found}
+        self.backbone.clear()
+        for facts in found:
+            self.backbone.addItem(facts.name, facts.name)
+            self.backbone.setItemData(self.backbone.count() - 1, facts.problem or facts.good_at, Qt.ItemDataRole.ToolTipRole)
+        self._settings_changed(self._home.session.settings)
+
+    def _choose_backbone(self, index: int) -> None:
+        name = self.backbone.itemData(index)  # what another one read means nothing to this one
+        self._home.session.choose(backbone=name, blocks=None, timesteps=None, scales=None, filters=None)
+
+    def _settings_changed(self, settings: LiveSettings) -> None:
+        index = self.backbone.findData(settings.backbone)
+        if index < 0:
+            self.backbone.addItem(settings.backbone, settings.backbone)
+            index = self.backbone.count() - 1
+        self.backbone.setCurrentIndex(index)
+        facts = self._facts.get(settings.backbone)
+        self.summary.setText((facts.problem or f"Good at {facts.good_at}." if facts.good_at else "") if facts else "")
+        self.summary.setVisible(bool(self.summary.text()))
+        self.features.show_settings(settings, facts)
+
+
+class FeaturesForm(QWidget):
+    """Blocks, timesteps, working scales, filters, smoothing and the device."""
+
+    def __init__(self, home: SessionHome) -> None:
+        super().__init__()
+        self._home = home
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.blocks, self.timesteps = QLineEdit(), QLineEdit()
+        self.blocks.setToolTip("Decoder blocks, from 0 (deepest): 7 or 4,6-8. Deeper ones see more of the surroundings.")
+        self.timesteps.setToolTip("How much noise the backbone imagines, 0 to 1000: 50 or 50,200.")
+        self.blocks.editingFinished.connect(lambda: self._numbers("blocks", self.blocks, (self._n_blocks or 1000) - 1))
+        self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, _LAST_TIMESTEP))
+        form.addRow("&Blocks", self.blocks)
+        form.addRow("&Timesteps", self.timesteps)
+        self.scales = [QCheckBox(f"{scale}x") for scale in _SCALES]
+        scales = QHBoxLayout()
+        for box, scale in zip(self.scales, _SCALES, strict=True):
+            box.setToolTip(f"The backbone sees the image {'as it is' if scale == 1 else f'{scale} times smaller'}.")
+            box.setAccessibleName(f"Working scale {scale}")
+            box.clicked.connect(self._choose_scales)
+            scales.addWidget(box)
+        form.addRow("Working scale", scales)
+        self.filters = QCheckBox("classical filters, too")
+        self.filters.setToolTip("Edges, blobs and ridges at several sizes beside the backbone's features.")
+        self.filters.clicked.connect(lambda on: home.session.choose(filters=on))
+        form.addRow("", self.filters)
+        self.smooth = QSpinBox()
+        self.smooth.setRange(0, _MAX_SMOOTH)
+        self.smooth.setSuffix(" px")
+        self.smooth.setSpecialValueText("none")
+        self.smooth.setKeyboardTracking(False)
+        self.smooth.setToolTip("Radius of the filter that smooths predictions and keeps the image's edges.")
+        self.smooth.valueChanged.connect(lambda value: home.session.choose(smooth=value))
+        form.addRow("S&moothing", self.smooth)
+        self.device = QComboBox()
+        for name, words in _DEVICES:
+            self.device.addItem(words, name)
+        self.device.activated.connect(lambda index: home.session.choose(device=self.device.itemData(index)))
+        self.device.setToolTip("Where the backbone runs.")
+        form.addRow("&Device", self.device)
+        self._n_blocks: int | None = None
+
+    def _numbers(self, name: str, field: QLineEdit, largest: int) -> None:
+        """Choose what was typed, or mark it as wrong."""
+        numbers = parse_numbers(field.text(), largest)
+        field.setStyleSheet("" if numbers is not None else "border: 1px solid #d55e00;")
+        if numbers is not None and field.isModified():
+            field.setModified(False)
+            self._home.session.choose(**{name: numbers})
+
+    def _choose_scales(self) -> None:
+        chosen = tuple(scale for box, scale in zip(self.scales, _SCALES, strict=True) if box.isChecked())
+        if chosen:
+            self._home.session.choose(scales=chosen)
+        else:  # one at least
+            self.show_settings(self._home.session.settings, None)
+
+    def show_settings(self, settings: LiveSettings, facts: BackboneFacts | None) -> None:
+        """Show what the session reads."""
+        facts = facts or BackboneFacts("")
+        self._n_blocks = settings.n_blocks or len(facts.blocks) or None
+        blocks = settings.blocks if settings.blocks is not None else facts.default_blocks
+        timesteps = settings.timesteps if settings.timesteps is not None else facts.default_timesteps
+        for field, numbers in ((self.blocks, blocks), (self.timesteps, timesteps)):
+            if not field.hasFocus():
+                field.setText(as_text(numbers))
+                field.setStyleSheet("")
+        self.blocks.setPlaceholderText(f"0 to {self._n_blocks - 1}" if self._n_blocks else "")
+        scales = settings.scales if settings.scales is not None else facts.default_scales
+        for box, scale in zip(self.scales, _SCALES, strict=True):
+            box.setChecked(scale in scales)
+        self.filters.setChecked(settings.filters if settings.filters is not None else facts.default_filters)
+        quietly(self.smooth, "setValue", settings.smooth)
+        self.device.setCurrentIndex(max(0, self.device.findData(settings.device)))

@@ -1,0 +1,314 @@
+"""Layers and session in step: chosen images and their strokes go in, pictures come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from mdm_studio.errors import InputError
+from napari_mdm_studio._brush import BrushFollower, hand_over
+from napari_mdm_studio._geometry import ChannelAxis, Geometry
+from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
+from napari_mdm_studio._planes import empty_strokes, planes_of
+from napari_mdm_studio._strokes import Changed, StrokesWatcher
+from napari_mdm_studio._views import ViewWatcher, part_shown, plane_shown
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Labels, Layer
+
+    from mdm_studio.io.classifier_file import LabelClass
+    from mdm_studio.services.session import Session
+    from napari_mdm_studio._worker import Relay
+
+_SUFFIX = " strokes"
+_PICTURES_EVERY = 1 / 12  # seconds: more often nobody sees, and each refresh takes from the painting
+_GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+
+
+@dataclass
+class BoundImage:
+    """A chosen image: its layer, its strokes, its outputs. `key` is its name in the session and never changes."""
+
+    key: str
+    layer: Image
+    strokes: Labels
+    channel_axis: ChannelAxis
+    pictures: PictureLayers
+    watcher: StrokesWatcher
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where it lies."""
+        return self.pictures.geometry
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All layers that belong to it."""
+        return [self.layer, self.strokes, *self.pictures.layers.values()]
+
+
+class Bridge:
+    """Keeps the layers of a viewer and a session in step.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where the layers are.
+    session : Session
+        What learns and predicts.
+    relay : callable
+        ``relay(signal, callback, every=, key=)``: brings a signal of the session to the GUI thread.
+    """
+
+    images_changed = Signal()
+    layers_changed = Signal()
+    outputs_changed = Signal()
+    class_selected = Signal(int)
+
+    def __init__(self, viewer: Viewer, session: Session, relay: Callable[..., Relay]) -> None:
+        self.viewer, self.session = viewer, session
+        self.images: dict[str, BoundImage] = {}
+        self.outputs: dict[str, None] = {PREDICTION: None}  # an ordered set
+        self.look = Look()
+        self._views = ViewWatcher(viewer, self._tell_views)
+        self._brush = BrushFollower(viewer, lambda: [bound.strokes for bound in self.images.values()])
+        viewer.layers.events.removed.connect(self._layer_removed)
+        relay(session.picture_changed, self._picture_changed, every=_PICTURES_EVERY, key=lambda *which: which)
+        relay(session.labels_rewritten, self._labels_rewritten)
+        relay(session.classes_changed, self._classes_changed, key=lambda *_: None)
+
+    # ------------------------------------------------------------------------------------------------------------- images
+
+    def add(self, layer: Image, channel_axis: ChannelAxis = None) -> BoundImage:
+        """Choose an image: open it in the session, with strokes to paint and the outputs that are shown.
+
+        Raises
+        ------
+        InputError
+            If the layer cannot be read as an image.
+        """
+        planes = planes_of(layer, channel_axis)
+        geometry = Geometry.of(layer, channel_axis)
+        key = layer.name
+        while key in self.images:  # a layer that was renamed left its name to another
+            key += "'"
+        strokes = self._strokes_layer(layer, geometry)
+        pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
+        watcher = StrokesWatcher(strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key))
+        bound = self.images[key] = BoundImage(key, layer, strokes, channel_axis, pictures, watcher)
+        for name in _GEOMETRY:
+            getattr(layer.events, name).connect(self._moved)
+        layer.events.data.connect(self._image_replaced)
+        strokes.events.selected_label.connect(self._label_selected)
+        strokes.colormap = class_colormap(self.session.classes, unknown=True)
+        self.session.open_image(key, planes, strokes.data)
+        for output in self.outputs:
+            self._show(bound, output)
+        self._views.soon()
+        self.images_changed.emit()
+        self.layers_changed.emit()
+        return bound
+
+    def _strokes_layer(self, layer: Image, geometry: Geometry) -> Labels:
+        """The image's strokes: a layer called so, as the samples bring one, or a new one on top."""
+        from napari.layers import Labels
+
+        name = layer.name + _SUFFIX
+        found = self.viewer.layers[name] if name in self.viewer.layers else None
+        if isinstance(found, Labels) and not found.multiscale and tuple(found.data.shape) == geometry.shape:
+            return found
+        options = geometry.options()
+        strokes = self.viewer.add_labels(empty_strokes(geometry.shape), name=name, opacity=0.9, **options)
+        strokes.brush_size = max(4, round(min(geometry.shape[-2:]) / 100))
+        return strokes
+
+    def remove(self, key: str) -> None:
+        """Choose an image no longer; its strokes stay, its outputs go."""
+        bound = self.images.pop(key)
+        self._unbind(bound)
+        self.session.close_image(key)
+        bound.pictures.close()
+        self._views.soon()
+        self.images_changed.emit()
+        self.layers_changed.emit()
+
+    def _unbind(self, bound: BoundImage) -> None:
+        bound.watcher.close()
+        for name in _GEOMETRY:
+            getattr(bound.layer.events, name).disconnect(self._moved)
+        bound.layer.events.data.disconnect(self._image_replaced)
+        bound.strokes.events.selected_label.disconnect(self._label_selected)
+
+    def bound_to(self, layer: Layer | None) -> BoundImage | None:
+        """The chosen image that a layer belongs to."""
+        return next((bound for bound in self.images.values() if any(layer is each for each in bound.layers)), None)
+
+    def current(self) -> BoundImage | None:
+        """The image of the active layer, or else the first one."""
+        active = self.bound_to(self.viewer.layers.selection.active)
+        return active or next(iter(self.images.values()), None)
+
+    def plane(self, key: str) -> tuple[int, ...]:
+        """Stack position of an image that is shown now."""
+        return plane_shown(self.viewer, self.images[key].strokes)
+
+    def _layer_removed(self, event: Any) -> None:
+        bound = self.bound_to(event.value)
+        if bound is None:
+            return
+        if event.value in (bound.layer, bound.strokes):
+            self.remove(bound.key)
+        else:
+            output = next(name for name, layer in bound.pictures.layers.items() if layer is event.value)
+            bound.pictures.hide(output)
+            self._forget(bound, output)
+
+    def _image_replaced(self, event: Any) -> None:
+        """The image's array was replaced: close and choose it anew, where its strokes still fit."""
+        bound = self.bound_to(event.source)
+        if bound is None:
+            return
+        self.remove(bound.key)
+        try:
+            self.add(bound.layer, bound.channel_axis)
+        except InputError:
+            pass  # it is no image any more, and the list of images shows that it is not chosen
+
+    def _strokes_replaced(self, key: str) -> None:
+        bound = self.images[key]
+        if tuple(bound.strokes.data.shape) == bound.geometry.shape:
+            self.session.close_image(key)
+            self.session.open_image(key, planes_of(bound.layer, bound.channel_axis), bound.strokes.data)
+            bound.pictures.close()
+            for output in self.outputs:
+                self._show(bound, output)
+            self._views.soon()
+        else:
+            self.remove(key)
+
+    def _moved(self, event: Any) -> None:
+        """The image was given another place: its layers follow."""
+        bound = self.bound_to(event.source)
+        if bound is None or event.source is not bound.layer:
+            return
+        bound.pictures.geometry = Geometry.of(bound.layer, bound.channel_axis)
+        for layer in bound.layers[1:]:
+            bound.geometry.apply(layer)
+        self._views.soon()
+
+    # ------------------------------------------------------------------------------------------------------------ outputs
+
+    def set_output(self, output: str, on: bool) -> None:
+        """Show an output of all images, or remove it."""
+        self.outputs.pop(output, None)
+        if on:
+            self.outputs[output] = None
+        for bound in self.images.values():
+            if on:
+                self._show(bound, output)
+            else:
+                bound.pictures.hide(output)
+                self._forget(bound, output)
+        self.layers_changed.emit()
+        self.outputs_changed.emit()
+
+    def set_look(self, look: Look) -> None:
+        """Show predictions in another way; a prediction layer that was deleted comes back."""
+        self.look = look
+        for bound in self.images.values():
+            layer: Any = bound.pictures.prediction()
+            if layer is None and look.visible and PREDICTION in self.outputs:
+                layer = self._show(bound, PREDICTION)
+            if layer is not None:
+                layer.visible, layer.opacity, layer.contour = look.visible, look.opacity, int(look.contour)
+        self.layers_changed.emit()
+        self.outputs_changed.emit()
+
+    def add_output(self, key: str, name: str, data: Any, kind: str, **options: Any) -> Any:
+        """Add a layer of one's own over an image; `kind` is "labels" or "image"."""
+        return self.images[key].pictures.add(name, data, kind, **options)
+
+    def _show(self, bound: BoundImage, output: str) -> Layer:
+        levels = self.session.picture(bound.key, output)
+        return bound.pictures.show(output, levels, self.session.classes, self.look)
+
+    def _forget(self, bound: BoundImage, output: str) -> None:
+        if output != PREDICTION:
+            self.session.forget_picture(bound.key, output)
+
+    def _picture_changed(self, key: str, output: str) -> None:
+        if key in self.images:
+            self.images[key].pictures.refresh(output)
+
+    def _labels_rewritten(self, key: str) -> None:
+        if key in self.images:
+            self.images[key].strokes.refresh(thumbnail=False, extent=False)
+
+    def _classes_changed(self, classes: Sequence[LabelClass]) -> None:
+        for bound in self.images.values():
+            bound.strokes.colormap = class_colormap(classes, unknown=True)
+            prediction = bound.pictures.prediction()
+            if prediction is not None:
+                prediction.colormap = class_colormap(classes, unknown=False)
+
+    # ------------------------------------------------------------------------------------------------------ strokes, views
+
+    def _changed(self, key: str, part: Changed) -> None:
+        self.session.labels_changed(key, part.plane, part.rows, part.cols)
+
+    def _label_selected(self, event: Any) -> None:
+        bound = self.bound_to(event.source)
+        if bound is not None and bound.strokes is self.viewer.layers.selection.active:
+            self.class_selected.emit(int(bound.strokes.selected_label))
+
+    def take_tool(self, mode: str, value: int | None = None) -> None:
+        """Take a tool in hand ("paint", "erase") for the current image, with a class if one is given."""
+        bound = self.current()
+        if bound is None:
+            return
+        active: Any = self.viewer.layers.selection.active
+        if bound.strokes is not active and any(active is each.strokes for each in self.images.values()):
+            hand_over(active, bound.strokes)
+        self.viewer.layers.selection.active = bound.strokes
+        if value is not None:
+            bound.strokes.selected_label = value
+        bound.strokes.mode = mode
+
+    def _tell_views(self) -> None:
+        from mdm_studio.services.session import View
+
+        views = {}
+        for bound in self.images.values():
+            shown = part_shown(self.viewer, bound.strokes)
+            if shown is not None and any(layer.visible for layer in bound.layers):
+                views[bound.key, plane_shown(self.viewer, bound.strokes)] = View(shown.rows, shown.cols, shown.pixel)
+        self.session.view_moved(views)
+
+    def close(self) -> None:
+        """Let go of everything; the layers stay as they are."""
+        self._views.close()
+        self._brush.close()
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        for bound in self.images.values():
+            self._unbind(bound)
+        self.images.clear()
+
+
+def opening(layers: Sequence[Image]) -> list[Image]:
+    """The images to choose at first: those that no earlier one overlaps."""
+    chosen: list[Image] = []
+    for layer in layers:
+        if not any(_overlap(layer, other) for other in chosen):
+            chosen.append(layer)
+    return chosen
+
+
+def _overlap(one: Image, other: Image) -> bool:
+    """Whether the displayed planes of two layers share more than an edge."""
+    low_a, high_a = one.extent.world[:, -2:]
+    low_b, high_b = other.extent.world[:, -2:]
+    return bool(((low_a < high_b) & (low_b < high_a)).all())

@@ -1,0 +1,64 @@
+"""The commands of napari.yaml: the actions for the viewer in front, and its docks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari_mdm_studio._actions import action
+from napari_mdm_studio._preferences import PLUGIN
+from napari_mdm_studio._session_home import SessionHome, home_of
+
+SEGMENT, EXPLORER = "Segment", "Feature explorer"
+
+
+def open_segment() -> SessionHome | None:
+    """Open the Segment dock of the viewer in front."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return None
+    viewer.window.add_plugin_dock_widget(PLUGIN, SEGMENT)
+    return home_of(viewer)
+
+
+def _command(name: str) -> Callable[[], None]:
+    def run() -> None:
+        home = open_segment()
+        if home is not None:
+            action(name).run(home)
+
+    run.__name__, run.__doc__ = name, action(name).title
+    return run
+
+
+choose_class_1 = _command("choose_class_1")
+choose_class_2 = _command("choose_class_2")
+choose_class_3 = _command("choose_class_3")
+choose_class_4 = _command("choose_class_4")
+choose_class_5 = _command("choose_class_5")
+choose_class_6 = _command("choose_class_6")
+choose_class_7 = _command("choose_class_7")
+choose_class_8 = _command("choose_class_8")
+choose_class_9 = _command("choose_class_9")
+erase = _command("erase")
+toggle_prediction = _command("toggle_prediction")
+toggle_uncertainty = _command("toggle_uncertainty")
+suggest_next = _command("suggest_next")
+toggle_live = _command("toggle_live")
+update_once = _command("update_once")
+cancel = _command("cancel")
+add_class = _command("add_class")
+undo_class_change = _command("undo_class_change")
+
+
+def add_strokes() -> None:
+    """Choose the selected image layers for labelling, each with a layer for strokes."""
+    from napari.layers import Image
+
+    home = open_segment()
+    if home is None:
+        return
+    for layer in list(home.viewer.layers.selection):
+        if isinstance(layer, Image) and home.bridge.bound_to(layer) is None:
+            home.choose_image(layer)

@@ -1,0 +1,122 @@
+"""The Segment dock: from images and strokes to masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_mdm_studio._actions import with_key
+from napari_mdm_studio._backbone_box import BackboneBox
+from napari_mdm_studio._classes_box import ClassesBox
+from napari_mdm_studio._images_box import ImagesBox
+from napari_mdm_studio._outputs_box import OutputsBox
+from napari_mdm_studio._session_home import home_of, save_suffix
+from napari_mdm_studio._status_box import StatusBox
+from napari_mdm_studio._widgets import button, note, row
+
+if TYPE_CHECKING:
+    import napari
+
+    from mdm_studio.services.session import Suggestion
+    from napari_mdm_studio._session_home import SessionHome
+
+_WIDTH = 340
+_CLASSIFIERS = "Classifiers of MDM Studio (*.mdm)"
+_ROOM = 2.0  # the canvas shows so many times the suggested window, so that its surroundings are seen
+
+
+class Segment(QWidget):
+    """Images, backbone, classes, learning, outputs, files.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose images are labelled.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.home: SessionHome = home_of(viewer)
+        self.setMinimumWidth(_WIDTH)
+        self.setAccessibleName("Segment")
+        self.images = ImagesBox(self.home)
+        self.backbone = BackboneBox(self.home)
+        self.classes = ClassesBox(self.home)
+        self.status = StatusBox(self.home)
+        self.outputs = OutputsBox(self.home)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 6, 8, 8)
+        column.setSpacing(8)
+        for section in (self.images, self.backbone, self.classes, self.status, self.outputs):
+            column.addWidget(section)
+        column.addWidget(self._suggestion())
+        column.addLayout(self._files())
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.home.save = self.save_classifier
+        self.home.relay(self.home.session.suggested, self._go_to, owner=self)
+
+    def _suggestion(self) -> QWidget:
+        part = QWidget()
+        layout = QVBoxLayout(part)
+        layout.setContentsMargins(0, 0, 0, 0)
+        tooltip = with_key("Go where a stroke would help most.", "suggest_next")
+        self.suggest = button("Suggest &next", tooltip, self.home.session.suggest_next)
+        self.why = note()
+        self.why.setAccessibleName("Why this place was suggested")
+        self.why.hide()
+        layout.addWidget(self.suggest)
+        layout.addWidget(self.why)
+        return part
+
+    def _files(self) -> Any:
+        self.save = button("&Save classifier...", "Write FILE.mdm, for more images or the command line.", self.save_classifier)
+        self.load = button("L&oad classifier...", "Predict with FILE.mdm, until the next stroke.", self.load_classifier)
+        return row(self.save, self.load)
+
+    def save_classifier(self, path: str = "") -> bool:
+        """Save the classifier; asks where unless `path` is given. False if it was not saved."""
+        path = path or QFileDialog.getSaveFileName(self, "Save classifier", "classifier.mdm", _CLASSIFIERS)[0]
+        if not path:
+            return False
+        target = save_suffix(path, ".mdm")
+        if not self.home.attempt(self.home.session.save_classifier, target):
+            return False
+        self.home.tell(f"Classifier saved to {target}")
+        return True
+
+    def load_classifier(self, path: str = "") -> None:
+        """Predict with a classifier from a file; asks for it unless `path` is given."""
+        path = path or QFileDialog.getOpenFileName(self, "Load classifier", "", _CLASSIFIERS)[0]
+        if path:
+            self.home.session.load_classifier(Path(path))
+
+    def _go_to(self, suggestion: Suggestion) -> None:
+        """Show the suggested window and say why."""
+        self.why.setText(suggestion.why)
+        self.why.show()
+        bound = self.home.bridge.images.get(suggestion.plane.image)
+        if bound is None:
+            return
+        rows, cols = suggestion.window.rows, suggestion.window.cols
+        place = np.unravel_index(suggestion.plane.plane, bound.geometry.shape[:-2])
+        centre = ((rows.start + rows.stop - 1) / 2, (cols.start + cols.stop - 1) / 2)
+        world = np.asarray(bound.strokes.data_to_world((*place, *centre)))
+        viewer = self.home.viewer
+        viewer.dims.set_point(range(viewer.dims.ndim - len(world), viewer.dims.ndim), world)
+        sides = np.array([rows.stop - rows.start, cols.stop - cols.start]) * np.abs(bound.strokes.scale[-2:])
+        viewer.scene.camera.center = tuple(world[-2:])
+        viewer.scene.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / (sides * _ROOM)))
+        viewer.layers.selection.active = bound.strokes

@@ -1,0 +1,223 @@
+"""One session for each viewer: made by the first dock that needs it, ended with the window."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal, SignalInstance
+from qtpy.QtCore import QEvent, QObject
+
+from mdm_studio.errors import MDMStudioError
+from napari_mdm_studio._actions import KeyBinder
+from napari_mdm_studio._bridge import Bridge
+from napari_mdm_studio._geometry import ChannelAxis
+from napari_mdm_studio._preferences import Preferences, preferences
+from napari_mdm_studio._worker import Relay, Runner
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image
+
+    from mdm_studio.services.session import Session
+
+_homes: weakref.WeakKeyDictionary[Any, SessionHome] = weakref.WeakKeyDictionary()
+
+
+def home_of(viewer: Any, *, session: Callable[[Preferences], Session] | None = None) -> SessionHome:
+    """The home of a viewer's session; made when it is first asked for.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer itself, or the proxy of it that napari hands to plugins.
+    session : callable, optional
+        Makes the session in place of the usual one.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    home = _homes.get(viewer)
+    if home is None:
+        chosen = preferences()
+        home = _homes[viewer] = SessionHome(viewer, (session or new_session)(chosen), chosen)
+        home.closed.connect(lambda: _homes.pop(viewer, None))
+    return home
+
+
+def new_session(chosen: Preferences) -> Session:
+    """A session as the preferences have it."""
+    from mdm_studio.config import default_cache_dir
+    from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.services.session import LiveSettings, Session
+
+    settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
+    return Session(FeatureCache(default_cache_dir()), memory=chosen.memory << 20, settings=settings, live=chosen.live)
+
+
+class SessionHome:
+    """A session, its bridge to the layers, and the threads and signals between them and the docks.
+
+    Attributes
+    ----------
+    session : Session
+        The session.
+    bridge : Bridge
+        Keeps layers and session in step.
+    runner : Runner
+        Runs what must not run on the GUI thread.
+    save : callable or None
+        Saves what `Session.unsaved` tells of and gives whether that was done; asked when the window closes. The Segment
+        dock sets it.
+    """
+
+    closed = Signal()
+
+    def __init__(self, viewer: Viewer, session: Session, chosen: Preferences) -> None:
+        self.viewer, self.preferences = viewer, chosen
+        self.session: Session = session
+        self.runner = Runner()
+        self.save: Callable[[], bool] | None = None
+        self._kept: list[Relay] = []
+        self._open = True
+        self.bridge: Bridge = Bridge(viewer, session, self.relay)
+        self.relay(session.failed, self.warn)
+        self._keys = KeyBinder(self, canvas_widget(viewer))
+        self._watch = _CloseWatch(main_window(viewer), self._may_close, self.close)
+
+    def relay(
+        self,
+        signal: SignalInstance,
+        callback: Callable[..., object],
+        every: float = 0.0,
+        key: Callable[..., Hashable] | None = None,
+        owner: QObject | None = None,
+    ) -> Relay:
+        """Bring a signal to the GUI thread as long as the session and `owner`, a widget, live; see `Relay`."""
+        relay = Relay(signal, callback, every=every, key=key)
+        self._kept.append(relay)
+        if owner is not None:
+            owner.destroyed.connect(lambda: self.drop(relay))
+        return relay
+
+    def drop(self, relay: Relay) -> None:
+        """End a relay before the session ends."""
+        relay.close()
+        if relay in self._kept:
+            self._kept.remove(relay)
+
+    def choose_image(self, layer: Image, channel_axis: ChannelAxis = None) -> bool:
+        """Choose an image layer for labelling; False, and a message, if it cannot be one."""
+        return self.attempt(self.bridge.add, layer, channel_axis)
+
+    def attempt(self, verb: Callable[..., object], *values: Any, **options: Any) -> bool:
+        """Call a verb of the session; False, and a message, if it refuses in words."""
+        try:
+            verb(*values, **options)
+        except MDMStudioError as error:
+            self.warn(str(error))
+            return False
+        return True
+
+    def undo_class_change(self) -> None:
+        """Undo the last change of classes and say what it was."""
+        undone = self.session.undo_class_change()
+        self.tell(undone or "There is no change of classes to undo.")
+
+    def tell(self, text: str) -> None:
+        """Tell the user something."""
+        from napari.utils.notifications import show_info
+
+        show_info(text)
+
+    def warn(self, text: str) -> None:
+        """Tell the user what did not work."""
+        from napari.utils.notifications import show_warning
+
+        show_warning(text)
+
+    def _may_close(self) -> bool:
+        """Ask about unsaved work; without images nothing is left to lose."""
+        unsaved = self.session.unsaved() if self.bridge.images else None
+        if unsaved is None:
+            return True
+        answer = ask_about_unsaved(main_window(self.viewer), unsaved)
+        if answer == "save":
+            return self.save is not None and self.save()
+        return answer == "discard"
+
+    def close(self) -> None:
+        """End the session and every thread; the layers stay."""
+        if not self._open:
+            return
+        self._open = False
+        self._watch.close()
+        self._keys.close()
+        for relay in self._kept:
+            relay.close()
+        self._kept.clear()
+        self.bridge.close()
+        self.runner.close()
+        self.session.close()
+        self.closed.emit()
+
+
+def main_window(viewer: Viewer) -> Any:
+    """The viewer's QMainWindow; napari has no public way to its close event."""
+    return viewer.window._qt_window  # noqa: SLF001
+
+
+def canvas_widget(viewer: Viewer) -> Any:
+    """The Qt widget that the mouse and the keys of the canvas go to; it has no public way either."""
+    return viewer.window._qt_viewer.canvas.native  # noqa: SLF001
+
+
+def ask_about_unsaved(parent: Any, unsaved: str) -> str:
+    """Ask what to do with unsaved work: "save", "discard" or "cancel"."""
+    from qtpy.QtWidgets import QMessageBox
+
+    box = QMessageBox(QMessageBox.Icon.Question, "MDM Studio", "Save before closing?", parent=parent)
+    box.setInformativeText(unsaved)
+    buttons = QMessageBox.StandardButton
+    box.setStandardButtons(buttons.Save | buttons.Discard | buttons.Cancel)
+    box.setDefaultButton(buttons.Save)
+    answer = buttons(box.exec())
+    return {buttons.Save: "save", buttons.Discard: "discard"}.get(answer, "cancel")
+
+
+class _CloseWatch(QObject):
+    """Lets a window close only when it may, and says when it did.
+
+    The window hides once its close event was accepted, by us and by napari, which may ask questions of its own.
+    """
+
+    def __init__(self, window: Any, may_close: Callable[[], bool], closed: Callable[[], None]) -> None:
+        super().__init__()
+        self._window, self._may_close, self._closed = window, may_close, closed
+        self._closing = False
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt's hook."""
+        if event.type() == QEvent.Type.Close:
+            if not self._may_close():
+                event.ignore()
+                return True
+            self._closing = True
+            if not self._window.isVisible():
+                self._closed()
+        elif event.type() == QEvent.Type.Hide and self._closing and not event.spontaneous():
+            self._closed()
+        return False
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._window.removeEventFilter(self)
+        self._closing = False
+        self._may_close, self._closed = (lambda: True), (lambda: None)
+
+
+def save_suffix(path: str, suffix: str) -> Path:
+    """`path` with `suffix` unless it has one: what a file dialog leaves to the program."""
+    chosen = Path(path)
+    return chosen if chosen.suffix else chosen.with_suffix(suffix)

@@ -1,0 +1,102 @@
+"""Small parts that the docks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+SPACING = 6
+
+
+class Section(QFrame):
+    """A titled part of a dock; its `body` takes the widgets."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.setAccessibleName(title)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 4)
+        outer.setSpacing(4)
+        self.heading = QLabel(f"<b>{title}</b>")
+        self.head = QHBoxLayout()
+        self.head.addWidget(self.heading)
+        self.head.addStretch(1)
+        outer.addLayout(self.head)
+        self.body = QVBoxLayout()
+        self.body.setSpacing(SPACING)
+        outer.addLayout(self.body)
+
+
+def row(*widgets: QWidget | None) -> QHBoxLayout:
+    """Widgets side by side; None is a stretch."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(SPACING)
+    for widget in widgets:
+        if widget is None:
+            layout.addStretch(1)
+        else:
+            layout.addWidget(widget)
+    return layout
+
+
+def button(text: str, tooltip: str, clicked: Callable[[], object], *, small: bool = False) -> QPushButton:
+    """A push button; `text` names its mnemonic with &."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    made.setAccessibleName(text.replace("&", "").rstrip("."))
+    made.setAccessibleDescription(tooltip)
+    made.clicked.connect(lambda *_: clicked())
+    if small:
+        made.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+    return made
+
+
+def menu_button(text: str, tooltip: str) -> QToolButton:
+    """A button that opens a menu."""
+    made = QToolButton()
+    made.setText(text)
+    made.setToolTip(tooltip)
+    made.setAccessibleName(text.replace("&", ""))
+    made.setAccessibleDescription(tooltip)
+    made.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+    made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    return made
+
+
+def note(text: str = "") -> QLabel:
+    """Quieter words that wrap."""
+    made = QLabel(text)
+    made.setWordWrap(True)
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    palette = made.palette()
+    made.setForegroundRole(palette.ColorRole.PlaceholderText)
+    return made
+
+
+def swatch(color: str, size: int = 18) -> QIcon:
+    """A square of a colour."""
+    picture = QPixmap(size, size)
+    picture.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(picture)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setBrush(QColor(color))
+    painter.setPen(QColor("#00000060"))
+    painter.drawRoundedRect(1, 1, size - 3, size - 3, 3, 3)
+    painter.end()
+    return QIcon(picture)
+
+
+def quietly(widget: Any, method: str, *values: Any) -> None:
+    """Set a value of a widget without its signals, for what the session says and not the user."""
+    blocked = widget.blockSignals(True)
+    try:
+        getattr(widget, method)(*values)
+    finally:
+        widget.blockSignals(blocked)
