@@ -238,17 +238,18 @@ class PlaneFeatures:
             self.maps(*tile)
             yield tile
 
-    def maps(self, row: int, col: int) -> list[FeatureMap]:
-        """Maps of a tile, in the order of `specs`; float32 tensors on the CPU holding float16 precision."""
-        kept = {spec: self._stored(spec, row, col) for spec in self.specs}
-        lacking = [spec for spec in self.specs if kept[spec] is None]
+    def maps(self, row: int, col: int, specs: Sequence[MapSpec] | None = None) -> list[FeatureMap]:
+        """Maps of a tile, those of `specs` or all, in that order; float32 tensors on the CPU holding float16 precision."""
+        wanted = self.specs if specs is None else specs
+        kept = {spec: self._stored(spec, row, col) for spec in wanted}
+        lacking = [spec for spec in wanted if kept[spec] is None]
         if lacking:
             made = self._extract_tile(row, col, lacking)
             kept |= made
             if self.store:
                 for spec, values in made.items():
                     self.store.write_tile(spec, row, col, values)
-        return [self._feature_map(spec, kept[spec], row, col) for spec in self.specs]
+        return [self._feature_map(spec, kept[spec], row, col) for spec in wanted]
 
     def _stored(self, spec: MapSpec, row: int, col: int) -> NDArray[np.float16] | None:
         if self.store is None:

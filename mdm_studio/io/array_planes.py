@@ -73,6 +73,8 @@ class ArrayImage:
         Lengths of the axes before height and width, in the array's order, channels left out.
     planes, height, width, channels : int
         Number of planes, and the size and number of chosen channels of each.
+    chosen : tuple of int
+        The channels that are read.
     dtype : dtype
         Of the pixels, in native byte order.
     rgb : bool
@@ -128,7 +130,7 @@ class ArrayImage:
         inner = [n for i, n in enumerate(shape) if i != axis]
         self.stack_shape, (self.height, self.width) = tuple(inner[:-2]), inner[-2:]
         self.planes = math.prod(self.stack_shape)
-        self._axis, self._chosen = axis, chosen
+        self._axis, self.chosen = axis, chosen
         self._levels = [levels[0], *(level for level in levels[1:] if self._is_smaller(level, shape))]
         self._token: str | None = None
         self._lock = threading.Lock()
@@ -161,15 +163,15 @@ class ArrayImage:
         """
         array = self._levels[level]
         key: list[int | slice] = [*index, rows, cols]
-        low, high = min(self._chosen), max(self._chosen) + 1
+        low, high = min(self.chosen), max(self.chosen) + 1
         if self._axis is None:
             return self._load(array, key)[None]
-        if high - low <= 2 * len(self._chosen):  # read across the gaps: colours often lie in one chunk
+        if high - low <= 2 * len(self.chosen):  # read across the gaps: colours often lie in one chunk
             key.insert(self._axis, slice(low, high))
             block = np.moveaxis(self._load(array, key), self._axis_of_block, 0)
-            dense = self._chosen == tuple(range(low, high))
-            return block if dense else block[[c - low for c in self._chosen]]
-        keys = [[*key[: self._axis], c, *key[self._axis :]] for c in self._chosen]
+            dense = self.chosen == tuple(range(low, high))
+            return block if dense else block[[c - low for c in self.chosen]]
+        keys = [[*key[: self._axis], c, *key[self._axis :]] for c in self.chosen]
         return np.stack([self._load(array, each) for each in keys])
 
     def identity(self) -> str:
@@ -198,7 +200,7 @@ class ArrayImage:
     @property
     def selection(self) -> str:
         """Which channels are read, for the digest."""
-        return f"{self._axis} {self._chosen}"
+        return f"{self._axis} {self.chosen}"
 
     @property
     def _axis_of_block(self) -> int:
