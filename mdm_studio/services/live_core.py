@@ -149,6 +149,12 @@ class LiveCore:
             strokes = self.strokes.by_tile(grids)
             return Intent(dict(self._views), learn, generation, strokes, bench.stages, bench.margin, self._paused)
 
+    @property
+    def views(self) -> dict[PlaneKey, View]:
+        """What the screen shows."""
+        with self._lock:
+            return dict(self._views)
+
     def plane(self, key: PlaneKey) -> Plane:
         """Raw pixels of a plane."""
         image = self.images[key.image]

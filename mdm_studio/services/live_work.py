@@ -60,8 +60,8 @@ from mdm_studio.services.tile_memory import (
     with_absent,
 )
 
-MEMBERS = 6
-"""Members of a live ensemble; benchmarks/NOTES.md says what fewer cost."""
+MEMBERS, HIDDEN = 6, (64, 32)
+"""Members of a live ensemble, and widths of their layers: as good as the published ones (benchmarks/NOTES.md) and quicker."""
 _BAND = 64  # rows predicted at a time: between bands a newer stroke is noticed
 
 
@@ -522,7 +522,7 @@ def make_bench(
 ) -> Bench:
     """A bench for the features that are `chosen` (arguments of `FeatureSettings.of`; None is the backbone's default)."""
     settings = FeatureSettings.of(backbone, **chosen)
-    config = EnsembleConfig.of(dense=False, members=MEMBERS)
+    config = EnsembleConfig.of(dense=False, members=MEMBERS, hidden=HIDDEN)
     return Bench(backbone, settings, config, smooth, session, session.strokes, cache, memory, session.show)
 
 
