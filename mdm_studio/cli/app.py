@@ -13,6 +13,7 @@ import typer
 
 from mdm_studio.cli import backbones
 from mdm_studio.cli.cache import app as cache
+from mdm_studio.cli.clusters import clusters
 from mdm_studio.cli.demo import demo
 from mdm_studio.cli.evaluate import evaluate
 from mdm_studio.cli.features import features
@@ -38,6 +39,7 @@ app.command("features")(features)
 app.command("fit")(fit)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
+app.command("clusters")(clusters)
 app.add_typer(cache, name="cache")
 
 

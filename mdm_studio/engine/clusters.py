@@ -232,8 +232,8 @@ def principal_components(windows: Sequence[Window]) -> list[NDArray[np.float32]]
 def fit_components(windows: Sequence[Window]) -> Components:
     """Principal components of the pixels of one or several windows: exact, from the covariance of the upsampled features.
 
-    The largest loading of each is positive, so that nothing turns over by chance; percentiles 1 and 99 become 0 and 1. Where
-    there are fewer than three components, the others are 0.5 everywhere.
+    The longer tail of each is positive (third moment), so that none turns over by chance and what is rare is bright;
+    percentiles 1 and 99 become 0 and 1. Where there are fewer than three components, the others are 0.5 everywhere.
 
     Raises
     ------
@@ -248,10 +248,11 @@ def fit_components(windows: Sequence[Window]) -> Components:
     directions = np.zeros((len(shift), 3))
     for place, rank in enumerate(np.argsort(-values, kind="stable")[:3]):
         if values[rank] > _SAME:
-            vector = vectors[:, rank]
-            directions[:, place] = vector * np.sign(vector[np.abs(vector).argmax()])
+            directions[:, place] = vectors[:, rank]
     weights, offset = directions * scale[:, None], -(shift * scale) @ directions
     shown = np.concatenate([_scored(part, weights, offset) for part in pixels])
+    signs = np.where((shown**3).sum(0) < 0, -1.0, 1.0)
+    weights, offset, shown = weights * signs, offset * signs, shown * signs
     low, high = np.percentile(shown, _TAILS, axis=0)
     flat = high - low <= np.sqrt(_SAME)
     return Components(weights, offset, np.where(flat, low - 0.5, low), np.where(flat, low + 0.5, high))

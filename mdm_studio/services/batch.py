@@ -21,7 +21,7 @@ from mdm_studio.io.masks import MaskFormat, MaskWriter, has_whole, mask_path, op
 from mdm_studio.io.tables import object_table, objects_from_mask, write_rows
 from mdm_studio.services.classifier import Classifier
 
-_LARGE = 4096 * 4096  # pixels; the features of a larger image would fill the cache's budget for a single use
+LARGE = 4096 * 4096  # pixels; the features of a larger image would fill the cache's budget for a single use
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _predict_image(
     smooth = classifier.info.smooth if options.smooth is None else options.smooth
     wanted_objects = options.objects or options.table
     whole = np.zeros((image.planes, image.height, image.width), dtype) if wanted_objects else None
-    kept = cache if image.height * image.width <= _LARGE else None
+    kept = cache if image.height * image.width <= LARGE else None
     with ExitStack() as stack:
         writers = {
             kind: stack.enter_context(_writer(classifier, image, options, kind, dtype)) for kind in outputs if kind in _RASTERS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
@@ -45,16 +46,17 @@ class PlaneDone:
 def load_for_features(
     name: str,
     *,
-    blocks: Sequence[int] | None = None,
+    blocks: Sequence[int] | Literal["all"] | None = None,
     timesteps: Sequence[int] | None = None,
     scales: Sequence[int] | None = None,
     filters: bool | None = None,
     bf16: bool = False,
     device: str = "auto",
 ) -> FeatureSource:
-    """Load a backbone by name or folder and settle which features are read (None: its defaults)."""
+    """Load a backbone by name or folder and settle which features are read (None: its defaults; "all": every block)."""
     backbone = load_backbone(find_backbone(name), device=pick_device(device), bf16=bf16)
-    settings = FeatureSettings.of(backbone, blocks=blocks, timesteps=timesteps, scales=scales, filters=filters)
+    chosen = range(backbone.n_blocks) if blocks == "all" else blocks
+    settings = FeatureSettings.of(backbone, blocks=chosen, timesteps=timesteps, scales=scales, filters=filters)
     return FeatureSource(backbone, settings)
 
 

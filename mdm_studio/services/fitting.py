@@ -127,7 +127,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
     names = _named(classes, request.class_names or (_OBJECT_NAMES if request.objects else ()))
     planes = _limited(planes, limit, request.ensemble)
-    features, values = yield from _gather(planes, backbone, views, request.channels, cache)
+    features, values = yield from gather_features(planes, backbone, views, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
     ensemble, iterations = yield from _train(features, targets, len(classes), request.ensemble, settings.sources(backbone))
     training = {
@@ -209,7 +209,7 @@ def _limited(planes: list[LabelledPoints], limit: int, config: EnsembleConfig) -
     return limited
 
 
-def _gather(
+def gather_features(
     planes: Sequence[LabelledPoints],
     backbone: Backbone,
     views: Sequence[FeatureSettings],
