@@ -27,7 +27,7 @@ MANY_CLASSES = 30  # from here on the wider MLP (Baranchuk et al. 2022, released
 _INIT_STD = 0.02  # normal weights, zero biases, as both papers
 _BLOCK_BYTES = 128 << 20  # cells of all maps and a member's hidden units: 256 x 256 at the papers' sizes is one block
 _BLOCK_WIDTH = 1024  # pixels; wide enough for the halo cells to cost little
-_CHUNK_BYTES = 2 << 20  # one member's hidden units at pixels: stays near the core, and malloc does not give it back each time
+_CHUNK_BYTES = 4 << 20  # one member's hidden units at pixels: stays near the core, and malloc does not give it back each time
 _COARSE = 2  # from larger strides on, rows are interpolated before columns (measured)
 # oneDNN's linear layer with the ReLU done on the way, which PyTorch's own compiler emits; absent from builds without oneDNN
 _FUSED_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -244,15 +244,53 @@ def predict_pixels(
             "take the blocks and timesteps that it was fitted on"
         )
     device = ensemble.shift.device
+    every = [ensemble.folded(member) for member in range(members)]
+    read_by = _readers(every, maps)
     for block_rows, block_cols in _blocks(maps, ensemble.hidden[0], rows, cols):
-        groups = _grouped(maps, block_rows, block_cols, device)
-        for member in range(members):
-            folded = ensemble.folded(member)
-            read = [group for group in groups if _reads(folded, group)] or groups[:1]
-            hidden = [_hidden_map(group, folded) for group in read]
-            hidden[0] += folded.bias1  # bilinear weights sum to one: once, on the map with the fewest cells
+        groups = _grouped(maps, read_by, block_rows, block_cols, device)
+        for member, folded in enumerate(every):
+            layers: list[_FirstLayer] = []
+            for group in groups:
+                if member in group.readers:  # bilinear weights sum to one: the bias once, wherever it is
+                    layers.append(_FirstLayer(group, folded, None if layers else folded.bias1))
             for part in _chunks(block_rows, block_cols, ensemble.hidden[0]):
-                yield LogitsChunk(member, part, block_cols, _logits(folded, read, hidden, part, block_cols))
+                yield LogitsChunk(member, part, block_cols, _logits(folded, layers, part, block_cols))
+
+
+@torch.no_grad()
+def predict_rows(ensemble: PixelMLPEnsemble, features: Tensor, *, members: int) -> Iterator[LogitsChunk]:
+    """Logits of the first `members` members in evaluation for pixels whose features are there already.
+
+    Parameters
+    ----------
+    ensemble : PixelMLPEnsemble
+    features : (N, D) floating
+        One pixel a row.
+    members : int
+        At most the ensemble's.
+
+    Yields
+    ------
+    LogitsChunk
+        With all pixels side by side in a single image row.
+    """
+    every = [ensemble.folded(member) for member in range(members)]
+    spans = [_channels_read(folded.weight1) for folded in every]
+    n = len(features)
+    for part in _pieces(slice(0, n), math.ceil(4 * ensemble.hidden[0] * n / _CHUNK_BYTES)):
+        rows = features[part]
+        inputs = {  # once for all members that read the same channels
+            (a, b): rows[:, a:b].to(ensemble.shift).contiguous() for a, b in set(spans)
+        }
+        for member, (folded, span) in enumerate(zip(every, spans, strict=True)):
+            first = _linear(inputs[span], folded.weight1[:, slice(*span)], folded.bias1, relu=True)  # (n, h1)
+            yield LogitsChunk(member, slice(0, 1), part, _after_first(folded, first)[:, None])
+
+
+def _channels_read(weight: Tensor) -> tuple[int, int]:
+    """The columns of a first layer ``(h1, D)`` outside which all weights are zero; one at least."""
+    read = weight.any(0).nonzero().flatten().tolist() or [0]
+    return read[0], read[-1] + 1
 
 
 def cells_read(start: int, stop: int, stride: int, size: int) -> tuple[int, int]:
@@ -276,36 +314,46 @@ def taps(pixels: NDArray[np.int64], stride: int, size: int) -> tuple[NDArray[np.
     return lower, lower + (weight > 0), weight
 
 
+def _readers(every: Sequence[FoldedMember], maps: Sequence[FeatureMap]) -> list[frozenset[int]]:
+    """Members that look at each map: one that reads a single source of features does not look at the others."""
+    widths = [m.values.shape[0] for m in maps]
+    looks = [[bool(part.any()) for part in torch.split(folded.weight1, widths, dim=1)] for folded in every]
+    return [frozenset(member for member, of in enumerate(looks) if of[i]) for i in range(len(maps))]
+
+
 @dataclass(frozen=True)
 class _Group:
-    """Cells of all maps of one stride that a block of the image reads."""
+    """Cells of all maps of one stride, read by the same members, that a block of the image reads."""
 
     stride: int
+    readers: frozenset[int]
     origin: tuple[int, int]  # first row and column, in cells
     size: tuple[int, int]  # rows and columns, in cells
     cells: Tensor  # (rows * columns, channels of all these maps) float32
     channels: tuple[slice, ...]  # their places among the ensemble's channels
 
 
-def _grouped(maps: Sequence[FeatureMap], rows: slice, cols: slice, device: torch.device) -> list[_Group]:
-    """Maps of equal stride side by side, one product then serves them all; the coarsest first."""
+def _grouped(
+    maps: Sequence[FeatureMap], read_by: Sequence[frozenset[int]], rows: slice, cols: slice, device: torch.device
+) -> list[_Group]:
+    """Maps of equal stride and readers side by side, one product then serves them all; the finest first."""
     ends = list(accumulate(m.values.shape[0] for m in maps))
     spans = [slice(end - m.values.shape[0], end) for m, end in zip(maps, ends, strict=True)]
+    kinds = [(m.stride, m.full, readers) for m, readers in zip(maps, read_by, strict=True)]
     groups = []
-    for stride, full in sorted({(m.stride, m.full) for m in maps}, reverse=True):
-        same = [i for i, m in enumerate(maps) if (m.stride, m.full) == (stride, full)]
+    for kind in sorted(set(kinds), key=lambda kind: (-kind[0], kind[1], sorted(kind[2]))):
+        stride, full, readers = kind
+        same = [i for i, each in enumerate(kinds) if each == kind]
         top, bottom = cells_read(rows.start, rows.stop, stride, full[0])
         left, right = cells_read(cols.start, cols.stop, stride, full[1])
-        size = (bottom - top, right - left)
-        cells = torch.empty(size[0] * size[1], sum(maps[i].values.shape[0] for i in same), device=device)
-        filled = 0
-        for i in same:
-            crop = crop_cells(maps[i], (top, bottom), (left, right)).to(device)
-            # to rows of channels in a plain copy first: PyTorch transposes that one block by block, three times faster
-            cells[:, filled : filled + crop.shape[0]] = crop.flatten(1).float().t().contiguous()
-            filled += crop.shape[0]
-        groups.append(_Group(stride, (top, left), size, cells, tuple(spans[i] for i in same)))
-    return groups
+        crops = [crop_cells(maps[i], (top, bottom), (left, right)) for i in same]
+        if not readers:
+            continue
+        # to rows of channels map by map: PyTorch transposes a plain copy block by block, three times faster
+        parts = [crop.to(device).flatten(1).float().t().contiguous() for crop in crops]
+        cells = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        groups.append(_Group(stride, readers, (top, left), (bottom - top, right - left), cells, tuple(spans[i] for i in same)))
+    return groups[::-1]
 
 
 def crop_cells(feature_map: FeatureMap, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
@@ -319,28 +367,43 @@ def crop_cells(feature_map: FeatureMap, rows: tuple[int, int], cols: tuple[int, 
     return feature_map.values[:, rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
 
 
-def _reads(folded: FoldedMember, group: _Group) -> bool:
-    """Whether a member looks at a group at all: one that reads a single source of features does not look at the others."""
-    return any(bool(folded.weight1[:, span].any()) for span in group.channels)
+class _FirstLayer:
+    """What a group adds to a member's first layer, with `bias` or without."""
+
+    def __init__(self, group: _Group, folded: FoldedMember, bias: Tensor | None):
+        self._group, self._bias = group, bias
+        self._weight = torch.cat([folded.weight1[:, span] for span in group.channels], dim=1)  # (h1, channels)
+        # hidden units at the group's own cells; those of cells that are pixels come chunk by chunk: they are not read twice
+        self._hidden = None if group.stride == 1 else self._units(group.cells).view(*group.size, -1)
+
+    def _units(self, cells: Tensor) -> Tensor:
+        return _linear(cells, self._weight, self._bias, relu=False)
+
+    def at(self, rows: slice, cols: slice) -> Tensor:
+        """Hidden units ``(rows, cols, h1)`` at pixels of the block, of which `cols` are all columns; may be overwritten."""
+        if self._hidden is not None:
+            return _upsampled(self._hidden, self._group, rows, cols)
+        top, (height, width) = self._group.origin[0], self._group.size
+        cells = self._group.cells.view(height, width, -1)[rows.start - top : rows.stop - top]
+        return self._units(cells.flatten(0, 1)).view(-1, width, len(self._weight))
 
 
-def _hidden_map(group: _Group, folded: FoldedMember) -> Tensor:
-    """What a group adds to the first layer, at its own resolution: ``(rows, columns, h1)``."""
-    weight = torch.cat([folded.weight1[:, span] for span in group.channels], dim=1)  # (h1, channels)
-    return _linear(group.cells, weight, None, relu=False).view(*group.size, -1)
-
-
-def _logits(folded: FoldedMember, groups: Sequence[_Group], hidden: Sequence[Tensor], rows: slice, cols: slice) -> Tensor:
+def _logits(folded: FoldedMember, layers: Sequence[_FirstLayer], rows: slice, cols: slice) -> Tensor:
     """``(K, rows, cols)`` of one chunk."""
-    parts = [_upsampled(values, group, rows, cols) for values, group in zip(hidden, groups, strict=True)]
-    first = parts[0] + parts[1] if len(parts) > 1 else parts[0].clone()  # (rows, cols, h1), pixels outermost
-    for part in parts[2:]:
-        first += part
-    first.relu_()
-    second = _linear(first.flatten(0, 1), folded.weight2, folded.bias2, relu=True)  # (pixels, h2)
-    logits = _linear(folded.weight3, second, None, relu=False)  # (K, pixels): what comes after runs along pixels
+    size = (rows.stop - rows.start, cols.stop - cols.start)
+    first = layers[0].at(rows, cols) if layers else folded.bias1.expand(*size, -1)  # (rows, cols, h1), pixels outermost
+    for layer in layers[1:]:
+        first += layer.at(rows, cols)
+    first = first.relu_() if first.is_contiguous() else first.relu()  # the copy that the next product needs
+    return _after_first(folded, first.flatten(0, 1)).view(-1, *size)
+
+
+def _after_first(folded: FoldedMember, first: Tensor) -> Tensor:
+    """Logits ``(K, N)`` of the first hidden layer ``(N, h1)``."""
+    second = _linear(first, folded.weight2, folded.bias2, relu=True)  # (N, h2)
+    logits = _linear(folded.weight3, second, None, relu=False)  # (K, N): what comes after runs along pixels
     logits += folded.bias3[:, None]
-    return logits.view(-1, *first.shape[:2])
+    return logits
 
 
 def _upsampled(hidden: Tensor, group: _Group, rows: slice, cols: slice) -> Tensor:

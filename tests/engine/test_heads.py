@@ -1,5 +1,7 @@
 """Sampling, training and voting of the ensemble, against the published way written plainly."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from mdm_studio.engine.heads import (
     jensen_shannon,
     mean_probabilities,
     pixel_limit,
+    predict_points,
     predict_window,
     sample_features,
     state_arrays,
@@ -294,6 +297,32 @@ def test_warm_start_goes_on_from_an_ensemble():
         train_ensemble(features, labels, 4, SMALL, init=first)
 
 
+def test_only_some_members_train():
+    """They train as they would among all, and the others stay as they are."""
+    features, labels = clouds()
+    config = replace(SMALL, members=4)
+    start = fit_ensemble(features, labels, 3, config, sources=(2, 4))
+    steps = list(train_ensemble(features, labels, 3, config, init=start, sources=(2, 4), only=(3, 0)))
+    found, everyone = steps[-1].snapshot(), list(train_ensemble(features, labels, 3, config, init=start, sources=(2, 4)))
+    assert [step.training for step in steps[:-1]] == [2] * 36
+    np.testing.assert_array_equal(np.isnan(steps[0].losses), [False, True, True, False])
+    for name, value in found.state_dict().items():
+        if value.ndim > 1:
+            assert torch.equal(value[1:3], start.state_dict()[name][1:3])
+            whole = everyone[-1].snapshot().state_dict()[name]
+            torch.testing.assert_close(value[[0, 3]], whole[[0, 3]], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(found.linear1.weight[0], start.linear1.weight[0])
+    fresh = next(train_ensemble(features, labels, 3, config, only=[1])).snapshot()
+    assert torch.equal(fresh.linear1.weight[0], heads._starting_ensemble(features, 3, config, None).linear1.weight[0])
+
+
+@pytest.mark.parametrize("only", [(), (0, 0), (3,), (-1,)])
+def test_members_that_cannot_be_trained_are_refused(only):
+    features, labels = clouds()
+    with pytest.raises(UsageError, match=r"take some of 0\.\.2, each once"):
+        train_ensemble(features, labels, 3, SMALL, only=only)
+
+
 def test_balanced_classes_count_alike():
     features, _ = clouds(n=8)
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2])
@@ -443,6 +472,36 @@ def test_fewer_members_are_the_first_ones():
     np.testing.assert_allclose(one.probabilities.sum(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_points_are_predicted_as_pixels(monkeypatch, dtype):
+    maps = random_maps(20, 30, (1, 1), channels=3)
+    maps = [replace(m, values=m.values.to(dtype)) for m in maps]
+    ensemble = stacked(random_members(6, 3, n=5))
+    with torch.no_grad():
+        ensemble.linear1.weight[0, :, 3:] = 0
+        ensemble.linear1.weight[1, :, :4] = 0
+        ensemble.linear1.weight[2] = 0
+    points = torch.cat([m.values for m in maps]).flatten(1).t()
+    for members in (1, 5):
+        pixels = predict_window(ensemble, maps, slice(0, 20), slice(0, 30), members=members)
+        found = predict_points(ensemble, points, members=members)
+        np.testing.assert_array_equal(found.labels, pixels.labels.ravel())
+        np.testing.assert_allclose(found.probabilities, pixels.probabilities.reshape(3, -1), atol=1e-6)
+        np.testing.assert_allclose(found.uncertainty, pixels.uncertainty.ravel(), atol=1e-6)
+    whole = predict_points(ensemble, points)
+    monkeypatch.setattr(pixel_mlp, "_CHUNK_BYTES", 100_000)
+    np.testing.assert_allclose(predict_points(ensemble, points).probabilities, whole.probabilities, atol=1e-6)
+    assert (whole.labels.dtype, whole.probabilities.dtype, whole.uncertainty.dtype) == (np.int64, np.float32, np.float32)
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (5, 7), (6,)])
+def test_points_that_do_not_fit_are_refused(shape):
+    with pytest.raises(UsageError, match=r"the classifier reads \(N, 6\)"):
+        predict_points(stacked(random_members(6, 2, n=2)), torch.zeros(shape))
+    with pytest.raises(UsageError, match="3 members were asked for"):
+        predict_points(stacked(random_members(6, 2, n=2)), torch.zeros(4, 6), members=3)
+
+
 def test_equal_logits_and_equal_votes_go_to_the_smallest_class():
     maps = random_maps(8, 8, (4,))
     silent = PixelMLPEnsemble(4, 3, members=2, hidden=(4, 4)).eval()  # all weights zero: all logits equal
@@ -529,6 +588,47 @@ def test_each_member_reads_one_source():
     assert torch.equal(read, expected)
     *_, last = train_ensemble(features, labels, 2, SMALL, init=ensemble, sources=(2, 4))
     assert torch.equal(last.snapshot().linear1.weight.abs().sum(1) > 0, expected)
+
+
+def test_members_of_one_source_train_as_a_whole_first_layer_would(monkeypatch):
+    """Channels that are not read are left out of the work: the numbers are those of zero weights that stay zero."""
+    features, labels = clouds()
+    config = replace(SMALL, members=4, max_epochs=40, patience=3, weight_decay=0.1)  # members stop at different iterations
+    narrow = fit_ensemble(features, labels, 3, config, sources=(2, 4))
+
+    def whole(sources, config, ensemble, **fresh):
+        """All channels of all members, with the gradients of the others' sources struck out."""
+        for member, weights in enumerate(ensemble.linear1.weight.detach()):
+            weights[:, slice(2, 6) if member % 2 == 0 else slice(0, 2)] = 0
+        return [slice(0, 6)] * config.members
+
+    step = heads._Adam.step
+
+    def masked(self, parameters, gradients):
+        (weights,) = (p for p in parameters if p.shape[-1] == 6)
+        mask = (weights != 0).any(1, keepdim=True)  # (E, 1, D)
+        step(self, parameters, [g * mask if p is weights else g for p, g in zip(parameters, gradients, strict=True)])
+
+    monkeypatch.setattr(heads, "_reads", whole)
+    monkeypatch.setattr(heads._Adam, "step", masked)
+    wide = fit_ensemble(features, labels, 3, config)
+    for name, value in narrow.state_dict().items():
+        torch.testing.assert_close(value, wide.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+def test_members_that_read_everything_go_on_reading_everything():
+    features, labels = clouds(n=120, n_classes=2)
+    ensemble = fit_ensemble(features, labels, 2, SMALL)
+    *_, last = train_ensemble(features, labels, 2, SMALL, init=ensemble, sources=(2, 4))
+    assert ((last.snapshot().linear1.weight - ensemble.linear1.weight).abs().sum(1) > 0).all()
+
+
+def test_training_imports_no_compiler():
+    code = (
+        "import sys, torch; from mdm_studio.engine.heads import *; x = torch.randn(40, 3); "
+        "fit_ensemble(x, x[:, 0] > 0, 2, EnsembleConfig(members=2, max_epochs=2)); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_one_member_reads_all_sources():

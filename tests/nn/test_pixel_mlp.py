@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdm_studio.errors import UsageError
 from mdm_studio.nn import pixel_mlp
-from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble, cells_read, hidden_sizes, predict_pixels
+from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble, cells_read, hidden_sizes, predict_pixels, predict_rows
 from mdm_studio.testing import golden_fill, golden_input
 from tests.peer_ensemble import PeerMLP, peer_features, stacked
 
@@ -198,6 +198,20 @@ def test_without_onednn_the_same(monkeypatch):
     fused = predicted(ensemble, maps, slice(0, 20), slice(0, 20))
     monkeypatch.setattr(pixel_mlp, "_FUSED_LINEAR", None)
     torch.testing.assert_close(predicted(ensemble, maps, slice(0, 20), slice(0, 20)), fused, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rows_of_features_are_the_plain_forward(dtype, monkeypatch):
+    ensemble, rows = random_ensemble(7, 4), torch.randn(50, 7).to(dtype)
+    with torch.no_grad():
+        ensemble.linear1.weight[0, :, :3] = 0
+        ensemble.linear1.weight[1, :, 3:] = 0
+        expected = ensemble(rows.float())
+    monkeypatch.setattr(pixel_mlp, "_CHUNK_BYTES", 4 * 16 * 20)
+    found = torch.full((3, 4, 50), torch.nan)
+    for chunk in predict_rows(ensemble, rows, members=3):
+        found[chunk.member, :, chunk.cols] = chunk.logits[:, 0]
+    torch.testing.assert_close(found.transpose(1, 2), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_half_precision_maps_and_fewer_members():
