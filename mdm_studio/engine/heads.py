@@ -481,7 +481,7 @@ class _Learners:
         inputs = self._inputs(features, places, batches, noise)
         with torch.enable_grad():
             units = torch.cat([torch.bmm(w, x.transpose(1, 2)) for w, x in zip(self._first, inputs, strict=True)])
-            logits = self._rest.after_first(units + self._rest.linear1.bias[:, :, None]).transpose(1, 2)  # (members, K, B)
+            logits = self._rest.after_first(units.add_(self._rest.linear1.bias[:, :, None])).transpose(1, 2)  # (members, K, B)
             loss = F.cross_entropy(logits, truth, weight, reduction="none").sum(1) / weight[truth].sum(1)  # (members,)
             parameters = self._parameters()
             gradients = torch.autograd.grad(loss.sum(), parameters)
