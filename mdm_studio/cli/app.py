@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mdm_studio.cli import backbones
+from mdm_studio.cli.advise import advise
 from mdm_studio.cli.cache import app as cache
 from mdm_studio.cli.clusters import clusters
 from mdm_studio.cli.demo import demo
@@ -40,6 +41,7 @@ app.command("fit")(fit)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("clusters")(clusters)
+app.command("advise")(advise)
 app.add_typer(cache, name="cache")
 
 

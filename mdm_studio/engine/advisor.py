@@ -287,7 +287,9 @@ def advise(
     The score is balanced accuracy, because strokes say little about how common a class is, and Dice would ask for that.
     The recommendation begins with the best source and takes the one that adds most, as long as it adds more than the standard
     error of the score (the one-standard-error rule of Breiman et al. 1984): what is left are differences that other
-    strokes would turn over.
+    strokes would turn over. It begins with two, the best cell and the filter bank, where these are within a standard error of
+    each other: strokes of a few images cannot say which of the two will do on other images, and there, both together did
+    best on most of the sets that were measured (README, label efficiency).
     """
     values, numbers = np.asarray(classes, np.int64), np.asarray(strokes, np.int64)
     if not cells and filters is None:
@@ -308,10 +310,10 @@ def _selected(
     judge: _Judge, sources: Mapping[Cell | None, Array], alone: Mapping[Cell | None, Score]
 ) -> Generator[AdviceStep, None, tuple[list[Cell | None], list[Score]]]:
     """Greedy forward selection: the sources in the order they were taken, and the score with each."""
-    chosen = [max(alone, key=lambda source: alone[source].mean)]
-    scores = [alone[chosen[0]]]
+    chosen = _first(alone)
+    have = np.concatenate([sources[source] for source in chosen], axis=1)
+    scores = [alone[chosen[0]], *([judge.score(have)] if len(chosen) > 1 else [])]
     while len(chosen) < min(_MOST, len(sources)):
-        have = np.concatenate([sources[source] for source in chosen], axis=1)
         left = [source for source in sources if source not in chosen]
         tried: dict[Cell | None, Score] = {}
         for number, source in enumerate(left, start=1):
@@ -323,7 +325,18 @@ def _selected(
             break
         chosen.append(best)
         scores.append(tried[best])
+        have = np.concatenate([have, sources[best]], axis=1)
     return chosen, scores
+
+
+def _first(alone: Mapping[Cell | None, Score]) -> list[Cell | None]:
+    """What to begin with: the best source; the best cell and the filters if a standard error does not tell them apart."""
+    ranked = sorted(alone, key=lambda source: -alone[source].mean)
+    cells = [source for source in ranked if source is not None]
+    if None not in alone or not cells:
+        return ranked[:1]
+    one, other = alone[cells[0]], alone[None]
+    return [cells[0], None] if abs(one.mean - other.mean) <= max(one.error, other.error) else ranked[:1]
 
 
 def _advice(
@@ -346,14 +359,25 @@ def _advice(
         timesteps,
         None in chosen,
         expected,
-        _reason(chosen, scores, len(sources), len(together) > len(chosen)),
+        _reason(
+            chosen,
+            scores,
+            alone[None] if len(_first(alone)) > 1 else None,
+            len(sources),
+            len(together) > len(chosen),
+        ),
     )
 
 
-def _reason(chosen: Sequence[Cell | None], scores: Sequence[Score], candidates: int, wider: bool) -> str:
-    """What each chosen source brings, and why there are no more."""
+def _reason(chosen: Sequence[Cell | None], scores: Sequence[Score], beside: Score | None, candidates: int, wider: bool) -> str:
+    """What each chosen source brings, and why there are no more; `beside` is the filters' score if they came with the first."""
     parts = [f"{_named(chosen[0])} alone has {scores[0].mean:.3f}"]
-    parts += [f"{_named(source)} makes it {score.mean:.3f}" for source, score in zip(chosen[1:], scores[1:], strict=True)]
+    if beside is not None:
+        parts.append(
+            f"the filter bank {beside.mean:.3f}, too close to choose between them, and both together {scores[1].mean:.3f}"
+        )
+    more = list(zip(chosen, scores, strict=True))[1 if beside is None else 2 :]
+    parts += [f"{_named(source)} makes it {score.mean:.3f}" for source, score in more]
     text = ", ".join(parts)
     if len(chosen) < candidates:
         text += f"; nothing else adds more than the standard error of {scores[-1].error:.3f}" if len(chosen) < _MOST else ""

@@ -152,6 +152,14 @@ def test_sources_that_complete_each_other_are_chosen_together():
     assert advice.options == "--blocks 5-6 --timesteps 10,50 --no-filters"
 
 
+def test_the_best_cell_and_the_filters_are_both_read_where_nothing_tells_them_apart():
+    classes, strokes = _labels()
+    cells = {(6, 50): _features(classes, strokes, told=[1]), (7, 50): _features(classes, strokes, seed=1)}
+    _, advice = _run(advise(cells, classes, strokes, filters=_features(classes, strokes, told=[1], seed=2)))
+    assert advice.options == "--blocks 6 --timesteps 50 --filters"
+    assert "too close to choose between them" in advice.reason
+
+
 def test_filters_alone_may_be_best():
     classes, strokes = _labels()
     cells = {(6, 50): _features(classes, strokes)}
