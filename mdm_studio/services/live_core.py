@@ -112,6 +112,7 @@ class LiveCore:
     suggested = Signal(Suggestion)
     failed = Signal(str)
     updated = Signal(str, float)
+    jobs_changed = Signal(frozenset)
 
     def __init__(self, cache: FeatureCache | None, memory: int, settings: LiveSettings, live: bool) -> None:
         self.settings, self.live = settings, live
@@ -253,7 +254,9 @@ class LiveCore:
 
     def _step_of_job(self) -> Job | None:
         with self._lock:
-            name, steps = next(iter(self._jobs.items()))
+            if not self._jobs:  # stopped just now
+                return None
+            name, steps = next(reversed(self._jobs.items()))  # what was asked for last
 
         def step() -> None:
             try:
@@ -270,6 +273,7 @@ class LiveCore:
         with self._lock:
             if self._jobs.get(name) is steps:
                 del self._jobs[name]
+        self.jobs_changed.emit(frozenset(self._jobs))
 
     # ---- telling -----------------------------------------------------------------------------------------------------
 

@@ -1,59 +1,93 @@
 """The feature explorer and the advisor of a live session: what each block sees at each timestep, and which are worth reading.
 
 Both are jobs of the session: they run on its features' thread, step by step, while nothing in view waits, and are dropped when
-another is started.
+another of their name is started.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from mdm_studio.errors import LabelsError, UsageError
+from mdm_studio.errors import LabelsError, MDMStudioError, UsageError
 from mdm_studio.services.live_plan import PlaneKey, Tile, Window, tiles_in_view
 from mdm_studio.services.session import Session
 
 if TYPE_CHECKING:
     from mdm_studio.engine.advisor import Advice, AdviceStep
+    from mdm_studio.engine.clusters import Clusters, Components
     from mdm_studio.engine.features import BlockMap, PlaneFeatures
+    from mdm_studio.nn.pixel_mlp import FeatureMap
     from mdm_studio.services.live_work import Bench
 
 Mode = Literal["clusters", "components"]
+Job = Literal["thumbnails", "layer", "class", "advisor"]
+Points = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Rows, columns, class values and stroke numbers of painted pixels."""
+
 THUMBNAIL = 2
 """Image pixels, along each side, that become one pixel of a thumbnail."""
-_STROKE_PIXELS = 64  # of one stroke in one block of 128 pixels: its neighbours say the same
+TIMESTEPS = (50, 150, 250)
+"""A first look shows these beside those that are read: the timesteps of Baranchuk et al. 2022."""
+MOST_TILES = 64
+"""Tiles nearest to the centre of the view that one cell is continued over."""
+_STROKE_PIXELS = 64  # of one stroke: its other pixels say nearly the same
+_MOST_PIXELS = 10_000  # of all strokes: a cluster made a class is a thousand little strokes
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a picture was made, so that other tiles can be made alike: clusters (and their numbers 1..k), or components."""
+
+    source: PlaneFeatures
+    found: Clusters | Components
+    numbers: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class ExplorerCell:
-    """What one block sees at one timestep.
+    """What one block sees at one timestep in one tile.
 
     Attributes
     ----------
     block, timestep : int
-    plane, window : PlaneKey, Window
-        Where: a tile of what is in view.
+    tile : Tile
+    window : Window
+        Image pixels that the picture covers: the tile.
     step : int
-        Image pixels that became one pixel of the picture.
+        Image pixels that became one pixel of the picture: `THUMBNAIL`, or 1 where a cell was continued over the view.
     picture : (h, w) uint8 or (h, w, 3) float32
         Clusters 1..k, numbered alike in all cells as far as they show the same things; or principal components as colours.
+    area : Window
+        What all tiles of this request cover together.
     done, total : int
-        Cells that are there, of all that were asked for.
+        Pictures that are there, of all that were asked for.
+    fitted : Fitted
+        How it was made.
     """
 
     block: int
     timestep: int
-    plane: PlaneKey
+    tile: Tile
     window: Window
     step: int
     picture: NDArray[Any]
+    area: Window
     done: int
     total: int
+    fitted: Fitted = field(repr=False, compare=False)
+
+    @property
+    def k(self) -> int:
+        """Clusters there are; 0 for components."""
+        return 0 if self.fitted.numbers is None else len(self.fitted.numbers)
 
 
 class Explorer:
@@ -66,59 +100,94 @@ class Explorer:
     advised : Signal
         An `AdviceStep` after each score, and the `Advice` at the end.
     progressed : Signal
-        What is being computed, in words.
+        Which job, what it is computing in words, and the share that is done.
+    failed : Signal
+        Which job, and what went wrong in words; other jobs go on. `Session.jobs_changed` tells which run.
     """
 
     explored = Signal(ExplorerCell)
     advised = Signal(object)
-    progressed = Signal(str)
+    progressed = Signal(str, str, float)
+    failed = Signal(str, str)
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._sources: dict[PlaneKey, tuple[Bench, PlaneFeatures]] = {}
 
     def cells(self) -> tuple[list[int], list[int]]:
-        """Blocks and timesteps that a first look shows: the shallower half of the blocks, and the timesteps that are read."""
-        settings = self._session.settings
-        blocks = list(range((settings.n_blocks or 0) // 2, settings.n_blocks or 0))
-        return blocks, list(settings.timesteps or (50,))
+        """Blocks and timesteps that a first look shows; both empty until the backbone is loaded.
+
+        The shallower half of the blocks, which see the fine structure that masks are made of, and what is read.
+        """
+        settings, bench = self._session.settings, self._session.bench
+        if bench is None:
+            return [], []
+        n_blocks, latest = bench.backbone.n_blocks, bench.backbone.recipe.t_max
+        blocks = {*range(n_blocks // 2, n_blocks), *(settings.blocks or ())}
+        return sorted(blocks), sorted({t for t in TIMESTEPS if t <= latest} | set(settings.timesteps or ()))
+
+    def limits(self) -> tuple[int, int]:
+        """Number of blocks, and the latest timestep; (0, 0) until the backbone is loaded."""
+        bench = self._session.bench
+        return (bench.backbone.n_blocks, bench.backbone.recipe.t_max) if bench else (0, 0)
+
+    def describe(self, block: int) -> str:
+        """Channels and stride of a block in words; empty until the backbone is loaded."""
+        bench = self._session.bench
+        if bench is None or not 0 <= block < bench.backbone.n_blocks:
+            return ""
+        channels, stride = bench.backbone.block_shape(block)
+        pixels = "every pixel" if stride == 1 else f"one value for {stride} x {stride} pixels"
+        return f"{channels} channels at stride {stride}: {pixels}"
 
     def explore(
-        self,
-        cells: Sequence[tuple[int, int]],
-        *,
-        k: int = 5,
-        mode: Mode = "clusters",
-        step: int = THUMBNAIL,
-        whole: bool = False,
+        self, cells: Sequence[tuple[int, int]], *, k: int = 5, mode: Mode = "clusters", image: str | None = None
     ) -> None:
-        """Show some (block, timestep) of the tile at the middle of the view; `whole`: of all tiles in view, at full resolution.
+        """Make thumbnails of some (block, timestep) of the tile at the middle of the view, of `image` if that is in view.
 
         Raises
         ------
         UsageError
             If nothing is in view yet, or a cell does not exist.
         """
-        bench, plane, tiles = self._in_view()
-        wrong = [cell for cell in cells if not (0 <= cell[0] < bench.backbone.n_blocks)]
-        if wrong or not cells:
-            raise UsageError(f"blocks {wrong or 'none'}: there are blocks 0 to {bench.backbone.n_blocks - 1}")
-        chosen = tiles if whole else tiles[:1]
-        self._session.run_job("explorer", self._explore(bench, plane, chosen, list(cells), k, mode, 1 if whole else step))
+        bench, tile = self._middle(image)
+        _check(bench, cells)
+        self._run("thumbnails", self._thumbnails(bench, tile, sorted(set(cells), key=lambda cell: cell[::-1]), k, mode))
+
+    def spread(self, cell: ExplorerCell) -> None:
+        """Continue a cell over all tiles in view, at full resolution; each tile comes by `explored`, the middle one first.
+
+        Raises
+        ------
+        UsageError
+            If its plane is not in view any more.
+        """
+        view = self._session.views.get(cell.tile.plane)
+        places = tiles_in_view(view, cell.fitted.source.grid, 0)[:MOST_TILES] if view else []
+        if not places:
+            raise UsageError("what this cell shows is not in view any more: refresh the explorer")
+        self._run("layer", self._spread(cell, [Tile(cell.tile.plane, *place) for place in places]))
 
     def cluster_to_class(self, cell: ExplorerCell, cluster: int, value: int) -> None:
-        """Give the pixels of a cluster that have no label yet to a class; `Session.undo_class_change` takes it back."""
-        image = self._session.images[cell.plane.image]
-        height, width = cell.window.bottom - cell.window.top, cell.window.right - cell.window.left
-        chosen = cell.picture == cluster
-        painted = np.repeat(np.repeat(chosen, cell.step, axis=0), cell.step, axis=1)[:height, :width]
-        self._session.paint_window(cell.plane.image, image.index(cell.plane.plane), cell.window, painted, value)
+        """Give the pixels of a cluster, in the cell's tile, that have no label yet to a class.
+
+        `Session.undo_class_change` takes it back.
+        """
+        self._run("class", self._to_class(cell, cluster, value))
 
     def advise(self, blocks: Sequence[int] | None = None, timesteps: Sequence[int] | None = None) -> None:
-        """Score blocks and timesteps by cross-validation on the strokes; the answer comes by `advised`."""
+        """Score blocks and timesteps by cross-validation on the strokes; the answer comes by `advised`.
+
+        Raises
+        ------
+        UsageError
+            If nothing is in view yet, or a cell does not exist.
+        """
         known_blocks, known_times = self.cells()
-        bench, _, _ = self._in_view()
+        bench, _ = self._middle(None)
         cells = [(block, t) for t in timesteps or known_times for block in blocks or known_blocks]
-        self._session.run_job("advisor", self._advise(bench, cells))
+        _check(bench, cells)
+        self._run("advisor", self._advise(bench, cells))
 
     def apply(self, advice: Advice) -> None:
         """Read what the advisor recommends."""
@@ -126,65 +195,101 @@ class Explorer:
         self._session.choose(**chosen | ({"timesteps": advice.timesteps} if advice.timesteps else {}))
 
     def stop(self) -> None:
-        """Stop both."""
+        """Stop all of them."""
         self._session.stop_jobs()
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
-    def _in_view(self) -> tuple[Bench, PlaneKey, list[Tile]]:
+    def _run(self, job: Job, steps: Iterator[None]) -> None:
+        def told() -> Iterator[None]:
+            try:
+                yield from steps
+            except MDMStudioError as error:  # it concerns this job alone: painting and predicting go on
+                self.failed.emit(job, str(error))
+
+        self._session.run_job(job, told())
+
+    def _middle(self, image: str | None) -> tuple[Bench, Tile]:
         bench, views = self._session.bench, self._session.views
         if bench is not None:
-            for plane, view in views.items():
+            for plane, view in sorted(views.items(), key=lambda each: each[0].image != image):
                 source = bench.planes.get(plane)
                 places = tiles_in_view(view, source.grid, 0) if source else []
                 if places:
-                    return bench, plane, [Tile(plane, *place) for place in places]
+                    return bench, Tile(plane, *places[0])
         raise UsageError("there is nothing to explore yet: choose an image and wait until its backbone is loaded")
 
     def _source(self, bench: Bench, plane: PlaneKey, cells: Sequence[tuple[int, int]]) -> PlaneFeatures:
-        """Features of these cells on the tiles of the bench, so that what is computed here is found again when it is read."""
+        """Features of these cells on the tiles of the bench, so that what is computed here is found again when it is read.
+
+        It is kept, and grows: looking through an image for its norm statistics takes longer than a tile.
+        """
         from mdm_studio.engine.features import PlaneFeatures
 
         blocks, times = {block for block, _ in cells}, {t for _, t in cells}
+        kept_bench, kept = self._sources.get(plane, (None, None))
+        if kept is not None and kept_bench is not None and _looks_alike(kept_bench, bench):
+            if blocks <= set(kept.settings.blocks) and times <= set(kept.settings.timesteps):
+                return kept
+            blocks |= set(kept.settings.blocks)
+            times |= set(kept.settings.timesteps)
         settings = replace(bench.settings, blocks=tuple(sorted(blocks)), timesteps=tuple(sorted(times)), filters=True)
-        return PlaneFeatures(bench.backbone, self._session.plane(plane), settings, bench.cache)
+        made = PlaneFeatures(bench.backbone, self._session.plane(plane), settings, bench.cache)
+        self._sources[plane] = (bench, made)
+        return made
 
-    def _explore(
-        self, bench: Bench, plane: PlaneKey, tiles: list[Tile], cells: list[tuple[int, int]], k: int, mode: Mode, step: int
-    ) -> Iterator[None]:
-        from mdm_studio.engine.clusters import Window as Seen
-        from mdm_studio.engine.clusters import cluster_maps, match_labels, principal_components
-
-        source = self._source(bench, plane, cells)
-        reference: list[NDArray[np.int64]] | None = None
-        for done, (block, timestep) in enumerate(sorted(cells, key=lambda cell: cell[1]), start=1):
-            self.progressed.emit(f"block {block} at timestep {timestep}: {done} of {len(cells)}")
-            seen = []
-            for tile in tiles:
-                maps = source.maps(tile.row, tile.col, _specs(source, [block], timestep))
-                rows, cols = source.grid.core(tile.row, tile.col)
-                seen.append(Seen(maps, rows, cols, step))
-                yield
-            if mode == "components":
-                pictures: Sequence[NDArray[Any]] = principal_components(seen)
-            else:
-                labels = cluster_maps(seen, k)[1]
-                if reference is None:
-                    reference = labels
-                mapping = match_labels(
-                    np.concatenate([r.ravel() for r in reference]), np.concatenate([a.ravel() for a in labels]), k
-                )
-                pictures = [(mapping[each] + 1).astype(np.uint8) for each in labels]
-            for window, picture in zip(seen, pictures, strict=True):
-                where = Window(window.rows.start, window.rows.stop, window.cols.start, window.cols.stop)
-                self.explored.emit(ExplorerCell(block, timestep, plane, where, step, picture, done, len(cells)))
+    def _thumbnails(self, bench: Bench, tile: Tile, cells: list[tuple[int, int]], k: int, mode: Mode) -> Iterator[None]:
+        source = self._source(bench, tile.plane, cells)
+        window = _window(source, tile)
+        reference: NDArray[Any] | None = None
+        maps: dict[BlockMap, FeatureMap] = {}
+        for done, (block, timestep) in enumerate(cells):
+            self.progressed.emit("thumbnails", f"block {block}, t {timestep}", done / len(cells))
             yield
-        self.progressed.emit("")
+            mine = _specs(source, [block], timestep)
+            if not maps.keys() >= set(mine):  # one pass of the network gives all blocks of a timestep
+                specs = _specs(source, [b for b, t in cells if t == timestep], timestep)
+                maps = dict(zip(specs, source.maps(tile.row, tile.col, specs), strict=True))
+                yield
+            fitted, picture = _fit(source, [maps[spec] for spec in mine], window, k, mode, reference)
+            reference = picture if reference is None else reference
+            cell = (block, timestep, tile, window, THUMBNAIL, picture, window, done + 1, len(cells), fitted)
+            self.explored.emit(ExplorerCell(*cell))
+            yield
+
+    def _spread(self, cell: ExplorerCell, tiles: list[Tile]) -> Iterator[None]:
+        fitted = cell.fitted
+        windows = [_window(fitted.source, tile) for tile in tiles]
+        tops, bottoms, lefts, rights = zip(*windows, strict=True)
+        area = Window(min(tops), max(bottoms), min(lefts), max(rights))
+        for done, (tile, window) in enumerate(zip(tiles, windows, strict=True)):
+            words = f"block {cell.block}, t {cell.timestep}: tile {done + 1} of {len(tiles)}"
+            self.progressed.emit("layer", words, done / len(tiles))
+            yield
+            picture = _picture(fitted, cell.block, cell.timestep, tile)
+            here = replace(cell, tile=tile, window=window, step=1, picture=picture, area=area, done=done + 1, total=len(tiles))
+            self.explored.emit(here)
+            yield
+
+    def _to_class(self, cell: ExplorerCell, cluster: int, value: int) -> Iterator[None]:
+        self.progressed.emit("class", f"labelling cluster {cluster}", 0.0)
+        yield
+        image = self._session.images.get(cell.tile.plane.image)
+        if image is None:
+            raise UsageError("the image of this cell is closed: choose it again, and refresh the explorer")
+        painted = _picture(cell.fitted, cell.block, cell.timestep, cell.tile) == cluster
+        if not painted.any():
+            raise UsageError(f"cluster {cluster} has no pixel in this tile; choose another one")
+        self._session.paint_window(image.key, image.index(cell.tile.plane.plane), cell.window, painted, value)
 
     def _advise(self, bench: Bench, cells: list[tuple[int, int]]) -> Iterator[None]:
         from mdm_studio.engine.advisor import advise
 
-        features, classes, strokes = yield from self._features_of_strokes(bench, cells)
+        points = _stroke_points(self._session, bench)
+        if not points:
+            raise LabelsError("nothing is painted yet; paint two strokes at least of each of two classes for the advisor")
+        features = yield from self._features_of(bench, cells, points)
+        _, _, classes, strokes = (np.concatenate(each) for each in zip(*points.values(), strict=True))
         steps: Generator[AdviceStep, None, Advice] = advise(
             {cell: features[cell] for cell in cells}, classes, strokes, filters=features[None]
         )
@@ -193,74 +298,158 @@ class Explorer:
                 step = next(steps)
             except StopIteration as finished:
                 self.advised.emit(finished.value)
-                self.progressed.emit("")
                 return
-            self.progressed.emit(f"{step.what}: {step.score.mean:.1%}")
+            self.progressed.emit("advisor", f"{step.what}: {step.score.mean:.3f}", (1 + step.done) / 2)
             self.advised.emit(step)
             yield
 
-    def _features_of_strokes(
-        self, bench: Bench, cells: list[tuple[int, int]]
-    ) -> Generator[None, None, tuple[dict[tuple[int, int] | None, Any], NDArray[np.int64], NDArray[np.int64]]]:
-        """Features of painted pixels in every cell, and (under None) of the filters; their classes; their strokes."""
+    def _features_of(
+        self, bench: Bench, cells: list[tuple[int, int]], points: dict[Tile, Points]
+    ) -> Generator[None, None, dict[tuple[int, int] | None, Any]]:
+        """Features of painted pixels in every cell, and (under None) of the filters."""
         import torch
 
         from mdm_studio.engine.features import FilterMap
         from mdm_studio.engine.heads import sample_features
 
-        rows_of = _stroke_pixels(self._session, bench)
-        if not rows_of:
-            raise LabelsError("nothing is painted yet; paint at least two strokes of each of two classes for the advisor")
         found: dict[tuple[int, int] | None, list[Any]] = {cell: [] for cell in [None, *cells]}
-        for number, (tile, (rows, cols, _, _)) in enumerate(rows_of.items(), start=1):
+        times = sorted({t for _, t in cells})
+        for number, (tile, (rows, cols, _, _)) in enumerate(points.items()):
             source = self._source(bench, tile.plane, cells)
-            for cell in found:
-                filters = [spec for spec in source.specs if isinstance(spec, FilterMap)]
-                specs = filters if cell is None else _specs(source, [cell[0]], cell[1])
-                self.progressed.emit(f"features of the strokes: tile {number} of {len(rows_of)}")
-                found[cell].append(sample_features(source.maps(tile.row, tile.col, specs), rows, cols))
+            for order, t in enumerate(times):
+                share = (number + order / len(times)) / len(points) / 2
+                self.progressed.emit("advisor", f"features of the strokes, tile {number + 1} of {len(points)}, t {t}", share)
                 yield
-        classes = np.concatenate([values for _, _, values, _ in rows_of.values()]).astype(np.int64)
-        strokes = np.concatenate([numbers for *_, numbers in rows_of.values()])
-        return {cell: torch.cat(parts) for cell, parts in found.items()}, classes, strokes
+                specs = _specs(source, [block for block, _ in cells], t)  # one pass of the network gives all blocks
+                maps = dict(zip(specs, source.maps(tile.row, tile.col, specs), strict=True))
+                for block in dict.fromkeys(block for block, at in cells if at == t):
+                    mine = [maps[spec] for spec in _specs(source, [block], t)]
+                    found[block, t].append(sample_features(mine, rows, cols))
+            filters = [spec for spec in source.specs if isinstance(spec, FilterMap)]
+            found[None].append(sample_features(source.maps(tile.row, tile.col, filters), rows, cols))
+            yield
+        return {cell: torch.cat(parts) for cell, parts in found.items()}
 
 
-def _specs(source: PlaneFeatures, blocks: Sequence[int], timestep: int) -> list[Any]:
+def _check(bench: Bench, cells: Sequence[tuple[int, int]]) -> None:
+    n_blocks, latest = bench.backbone.n_blocks, bench.backbone.recipe.t_max
+    wrong = [cell for cell in cells if not (0 <= cell[0] < n_blocks and 0 <= cell[1] <= latest)]
+    if wrong or not cells:
+        met = ", ".join(f"block {block} at t {t}" for block, t in wrong) or "nothing"
+        raise UsageError(f"{met} was asked for; there are blocks 0 to {n_blocks - 1} and timesteps 0 to {latest}")
+
+
+def _looks_alike(one: Bench, other: Bench) -> bool:
+    """Whether two benches see an image in the same way, whatever of it they read."""
+    first, second = (replace(each.settings, blocks=(), timesteps=(), filters=True) for each in (one, other))
+    return one.backbone is other.backbone and first == second
+
+
+def _specs(source: PlaneFeatures, blocks: Sequence[int], timestep: int) -> list[BlockMap]:
     from mdm_studio.engine.features import BlockMap
 
-    kinds: list[BlockMap] = [spec for spec in source.specs if isinstance(spec, BlockMap)]
+    kinds = [spec for spec in source.specs if isinstance(spec, BlockMap)]
     return [spec for spec in kinds if spec.block in blocks and spec.timestep == timestep]
 
 
-def _stroke_pixels(
-    session: Session, bench: Bench
-) -> dict[Tile, tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
-    """Rows, columns, class values and stroke numbers of painted pixels, tile by tile.
+def _window(source: PlaneFeatures, tile: Tile) -> Window:
+    rows, cols = source.grid.core(tile.row, tile.col)
+    return Window(rows.start, rows.stop, cols.start, cols.stop)
 
-    A stroke is a connected part of one class within a plane; of each, a part of the pixels is taken.
-    """
-    from mdm_studio.engine.advisor import find_strokes
 
-    rng = np.random.default_rng(0)
+def _fit(
+    source: PlaneFeatures, maps: list[FeatureMap], window: Window, k: int, mode: Mode, reference: NDArray[Any] | None
+) -> tuple[Fitted, NDArray[Any]]:
+    """Clusters (numbered as in the picture `reference`) or components of a tile, and the thumbnail of them."""
+    from mdm_studio.engine import clusters
+
+    seen = clusters.Window(maps, window.rows, window.cols, THUMBNAIL)
+    if mode == "components":
+        components = clusters.fit_components([seen])
+        return Fitted(source, components), clusters.project(components, seen)
+    found, (labels,) = clusters.cluster_maps([seen], k)
+    mapping = np.arange(k) if reference is None else clusters.match_labels(reference - 1, labels, k)
+    numbers = (mapping + 1).astype(np.uint8)
+    return Fitted(source, found, numbers), numbers[labels]
+
+
+def _picture(fitted: Fitted, block: int, timestep: int, tile: Tile) -> NDArray[Any]:
+    """Another tile, or the same at full resolution."""
+    from mdm_studio.engine import clusters
+
+    source, window = fitted.source, _window(fitted.source, tile)
+    maps = source.maps(tile.row, tile.col, _specs(source, [block], timestep))
+    seen = clusters.Window(maps, window.rows, window.cols)
+    if isinstance(fitted.found, clusters.Components):
+        return clusters.project(fitted.found, seen)
+    assert fitted.numbers is not None
+    return fitted.numbers[clusters.assign(fitted.found, seen)]
+
+
+# ---- strokes -----------------------------------------------------------------------------------------------------------
+
+
+def _stroke_points(session: Session, bench: Bench) -> dict[Tile, Points]:
+    """Painted pixels, tile by tile; of each stroke a part of them is taken."""
     by_plane: dict[PlaneKey, list[Any]] = {}
     for block, painted in session.strokes:
         if block.plane in bench.planes:
             by_plane.setdefault(block.plane, []).append(painted)
-    found: dict[Tile, tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.int64]]] = {}
+    planes: dict[PlaneKey, Points] = {}
     count = 0
     for plane, parts in sorted(by_plane.items()):
         rows, cols, values = (np.concatenate([getattr(p, name) for p in parts]) for name in ("rows", "cols", "values"))
-        label_map = np.zeros((np.ptp(rows) + 1, np.ptp(cols) + 1), np.uint8)
-        label_map[rows - rows.min(), cols - cols.min()] = values
-        numbered, n = find_strokes(label_map, 0)
-        numbers = numbered[rows - rows.min(), cols - cols.min()] + count
-        count += n
-        kept = np.concatenate(
-            [rng.permutation(np.flatnonzero(numbers == each))[:_STROKE_PIXELS] for each in np.unique(numbers)]
-        )
-        grid = bench.planes[plane].grid
-        places = np.stack([rows[kept] // grid.tile[0], cols[kept] // grid.tile[1]], 1)
-        for row, col in np.unique(places, axis=0).tolist():
-            here = kept[(places == (row, col)).all(1)]
-            found[Tile(plane, row, col)] = (rows[here], cols[here], values[here], numbers[here])
+        rows, cols, values = (each.astype(np.int64) for each in (rows, cols, values))
+        numbers = number_strokes(rows, cols, values) + count
+        planes[plane] = (rows, cols, values, numbers)
+        count = int(numbers.max()) + 1
+    kept = _some(np.concatenate([numbers for *_, numbers in planes.values()])) if planes else np.zeros(0, bool)
+    found: dict[Tile, Points] = {}
+    start = 0
+    for plane, points in planes.items():
+        chosen = kept[start : start + len(points[0])]
+        start += len(points[0])
+        tile = bench.planes[plane].grid.tile
+        places = np.stack([points[0] // tile[0], points[1] // tile[1]], 1)
+        for row, col in np.unique(places[chosen], axis=0).tolist():
+            here = chosen & (places == (row, col)).all(1)
+            rows, cols, values, numbers = (each[here] for each in points)
+            found[Tile(plane, row, col)] = (rows, cols, values, numbers)
     return found
+
+
+def number_strokes(rows: NDArray[np.int64], cols: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the strokes 0, 1, ... of painted pixels: connected ones of one class, neighbours by corner included.
+
+    As `mdm_studio.engine.advisor.find_strokes`, for pixels strewn over a plane that is too large to be held as labels.
+    """
+    width = int(cols.max()) + 3  # a column left over on each side: no row touches the next
+    places = rows * width + cols + 1
+    order = np.argsort(places)
+    placed, of_class = places[order], values[order]
+    edges = []
+    for offset in (1, width - 1, width, width + 1):
+        at = np.minimum(np.searchsorted(placed, placed + offset), len(placed) - 1)
+        joined = np.flatnonzero((placed[at] == placed + offset) & (of_class[at] == of_class))
+        edges.append(np.stack([joined, at[joined]]))
+    one, other = np.concatenate(edges, axis=1)
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(placed), len(placed)))
+    numbers = np.empty(len(placed), np.int64)
+    numbers[order] = connected_components(graph, directed=False)[1]
+    return numbers
+
+
+def _some(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pixels are taken: some of each stroke, and not too many in all."""
+    rng = np.random.default_rng(0)
+    order = np.lexsort((rng.random(len(numbers)), numbers))
+    _, first, sizes = np.unique(numbers[order], return_index=True, return_counts=True)
+    rank = np.empty(len(numbers), np.int64)
+    rank[order] = np.arange(len(numbers)) - np.repeat(first, sizes)
+    most = _STROKE_PIXELS
+    while most > 1 and np.minimum(sizes, most).sum() > _MOST_PIXELS:
+        most //= 2
+    kept: NDArray[np.bool_] = rank < most
+    if kept.sum() > _MOST_PIXELS:
+        kept[rng.permutation(np.flatnonzero(kept))[_MOST_PIXELS:]] = False
+    return kept

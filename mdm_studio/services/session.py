@@ -63,6 +63,8 @@ class Session(ClassEditing):
         A `Suggestion`; what went wrong; what is worth knowing (strokes were restored).
     updated : Signal
         ``"preview"`` or ``"exact"``: everything in view shows the last stroke; and the seconds since that stroke.
+    jobs_changed : Signal
+        Names of the jobs beside (see `run_job`) that are running or waiting.
     """
 
     noticed = Signal(str)
@@ -247,13 +249,16 @@ class Session(ClassEditing):
     def run_job(self, name: str, steps: Iterator[object]) -> None:
         """Run a generator on the features' thread, a step whenever nothing in view waits; it replaces one of that name."""
         with self._lock:
+            self._jobs.pop(name, None)  # so that it comes before those that were started earlier
             self._jobs[name] = steps
+        self.jobs_changed.emit(frozenset(self._jobs))
         self._go_on()
 
     def stop_jobs(self) -> None:
         """Stop the explorer and the advisor."""
         with self._lock:
             self._jobs.clear()
+        self.jobs_changed.emit(frozenset())
         self._crew.wake()
 
     # ---- the end -----------------------------------------------------------------------------------------------------
