@@ -458,19 +458,15 @@ class _Learners:
 
     def __init__(self, ensemble: PixelMLPEnsemble, members: Sequence[int], reads: Sequence[slice], config: EnsembleConfig):
         self.members = sorted(members, key=lambda m: (reads[m].start, reads[m].stop))
-        self._reads = [reads[m] for m in self.members]
+        self._groups = _side_by_side([reads[m] for m in self.members])
         self._shift, self._scale = ensemble.shift, ensemble.scale
         self._rest = pick_members(ensemble, self.members, slice(0, 0)).train()
         weights = ensemble.linear1.weight.detach()
-        self._first = [weights[self.members[group], :, span].clone().requires_grad_() for span, group in self._groups()]
-        self._adam = _Adam(self._parameters(), config)
+        self._first = [weights[self.members[group], :, span].clone().requires_grad_() for span, group in self._groups]
+        self._parameters = self._collected()
+        self._adam = _Adam(self._parameters, config)
 
-    def _groups(self) -> list[tuple[slice, slice]]:
-        """Channels that are read, and the places of the members that read them."""
-        starts = [i for i, span in enumerate(self._reads) if i == 0 or span != self._reads[i - 1]]
-        return [(self._reads[a], slice(a, b)) for a, b in pairwise([*starts, len(self._reads)])]
-
-    def _parameters(self) -> list[Tensor]:
+    def _collected(self) -> list[Tensor]:
         return [*self._first, *(value for value in self._rest.parameters() if value.numel())]
 
     def learn(
@@ -483,9 +479,8 @@ class _Learners:
             units = torch.cat([torch.bmm(w, x.transpose(1, 2)) for w, x in zip(self._first, inputs, strict=True)])
             logits = self._rest.after_first(units.add_(self._rest.linear1.bias[:, :, None])).transpose(1, 2)  # (members, K, B)
             loss = F.cross_entropy(logits, truth, weight, reduction="none").sum(1) / weight[truth].sum(1)  # (members,)
-            parameters = self._parameters()
-            gradients = torch.autograd.grad(loss.sum(), parameters)
-        self._adam.step(parameters, gradients)
+            gradients = torch.autograd.grad(loss.sum(), self._parameters)
+        self._adam.step(self._parameters, gradients)
         values: list[float] = loss.detach().tolist()
         return values
 
@@ -493,7 +488,7 @@ class _Learners:
         """Of each group ``(members, B, channels)``, standardised and with noise."""
         drawn = torch.empty(places.shape[1], features.shape[1])  # all channels' noise: what is read decides no other number
         inputs = []
-        for span, group in self._groups():
+        for span, group in self._groups:
             pixels = features.index_select(0, places[group].flatten())[:, span]
             values = ((pixels - self._shift[span]) * self._scale[span]).view(-1, places.shape[1], pixels.shape[1])
             if noise:
@@ -505,7 +500,7 @@ class _Learners:
     @torch.no_grad()
     def write_into(self, ensemble: PixelMLPEnsemble) -> PixelMLPEnsemble:
         """Put the members where they belong in the whole ensemble."""
-        for weights, (span, group) in zip(self._first, self._groups(), strict=True):
+        for weights, (span, group) in zip(self._first, self._groups, strict=True):
             ensemble.linear1.weight[self.members[group], :, span] = weights
         whole = ensemble.state_dict()
         for name, value in self._rest.state_dict().items():
@@ -516,14 +511,22 @@ class _Learners:
     def keep(self, staying: Sequence[int]) -> None:
         """Go on with the members at these places alone, with their part of Adam's moments."""
         everyone = slice(0, len(self.members))
-        groups = [group for _, group in self._groups()] + [everyone] * (len(self._parameters()) - len(self._first))
+        groups = [group for _, group in self._groups] + [everyone] * (len(self._parameters) - len(self._first))
         chosen = [[place - group.start for place in staying if group.start <= place < group.stop] for group in groups]
         self._adam.keep(chosen)
         kept = zip(self._first, chosen, strict=False)
         self._first = [value.detach()[places].requires_grad_() for value, places in kept if places]
         self._rest = pick_members(self._rest, staying, slice(0, 0)).train()
         self.members = [self.members[place] for place in staying]
-        self._reads = [self._reads[place] for place in staying]
+        reads = [span for span, group in self._groups for _ in range(group.start, group.stop)]
+        self._groups = _side_by_side([reads[place] for place in staying])
+        self._parameters = self._collected()
+
+
+def _side_by_side(reads: Sequence[slice]) -> list[tuple[slice, slice]]:
+    """Channels that are read, and the places of the members that read them, of members in the order of what they read."""
+    starts = [i for i, span in enumerate(reads) if i == 0 or span != reads[i - 1]]
+    return [(reads[a], slice(a, b)) for a, b in pairwise([*starts, len(reads)])]
 
 
 class _Adam:
