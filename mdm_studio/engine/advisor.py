@@ -234,7 +234,7 @@ def _hidden(features: Tensor, pixels: int, name: str) -> Array:
     """Random ReLU units ``(N, units)`` of standardised features ``(N, C)``, the same ones for the same C."""
     if features.ndim != 2 or len(features) != pixels:
         raise UsageError(f"the features of {name} are {tuple(features.shape)}; ({pixels}, C) is wanted, a row a labelled pixel")
-    values = features.double().cpu().numpy()
+    values = features.cpu().double().numpy()
     if not np.isfinite(values).all():
         raise InputError(f"the features of {name} hold infinite values or NaN; compute them in full precision, or leave it out")
     draw = np.random.default_rng(values.shape[1]).normal(0, values.shape[1] ** -0.5, (values.shape[1], _UNITS))
