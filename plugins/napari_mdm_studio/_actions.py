@@ -113,10 +113,14 @@ class KeyBinder(QObject):
         for holder in self._bound:
             for each in ACTIONS:
                 if each.key and each.key != "Tab":
-                    holder.bind_key(each.key, partial(self._run, each), overwrite=True)
+                    holder.bind_key(each.key, self._runner(each), overwrite=True)
 
-    def _run(self, each: Action, holder: Any) -> None:
-        each.run(self._home)
+    def _runner(self, each: Action) -> Callable[[Any], None]:
+        def run(holder: Any) -> None:
+            each.run(self._home)
+
+        run.__name__ = each.name  # napari asks for it
+        return run
 
     def _unbind(self) -> None:
         for holder in self._bound:

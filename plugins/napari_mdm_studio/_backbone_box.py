@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
 from superqt import QCollapsible
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
@@ -14,7 +14,7 @@ from napari_mdm_studio._numbers import as_text, parse_numbers
 from napari_mdm_studio._widgets import Section, note, quietly
 
 if TYPE_CHECKING:
-    from mdm_studio.services.session import LiveSettings
+    from mdm_studio.services.session import LiveSettings, Status
     from napari_mdm_studio._session_home import SessionHome
 
 _SCALES = (1, 2, 4, 8)
@@ -38,6 +38,10 @@ class BackboneBox(Section):
         self.backbone.activated.connect(self._choose_backbone)
         self.summary = note()
         self.summary.setAccessibleName("What the backbone is good at")
+        self.device = note()
+        self.device.setAccessibleName("Device in use")
+        self.device.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        self.head.addWidget(self.device)
         self.body.addWidget(self.backbone)
         self.body.addWidget(self.summary)
         self.features = FeaturesForm(home)
@@ -50,8 +54,12 @@ class BackboneBox(Section):
         self.fold = fold
         self.body.addWidget(fold)
         home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
+        home.relay(home.session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
         home.runner.start(list_backbones, done=self._list, failed=self.summary.setText)
         self._settings_changed(home.session.settings)
+
+    def _status_changed(self, status: Status) -> None:
+        self.device.setText(f"on {status.device}" if status.device else "")
 
     def _list(self, found: Sequence[BackboneFacts]) -> None:
         self._facts = {facts.name: facts for facts in found}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QKeySequence, QShortcut
-from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QFileDialog, QHeaderView, QMenu, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 from mdm_studio.io.class_table import read_class_table, write_class_table
 from napari_mdm_studio._actions import KEYS_OF_CLASSES
@@ -39,14 +39,11 @@ class ClassesBox(Section):
         session = home.session
         self.add = button("&Add", "Add a class.", lambda: home.attempt(session.add_class), small=True)
         self.remove = button("&Remove", "Remove the selected class and erase its strokes; Undo brings both back.", self._remove)
-        self.merge = menu_button("Merge into", "Give the strokes of the selected class to another one.")
-        self.merge.setMenu(QMenu(self.merge))
+        self.merge, self._targets = menu_button("&Merge into", "Give the strokes of the selected class to another one.")
         self.undo = button("&Undo", "Undo the last change of classes.", home.undo_class_change, small=True)
-        self.csv = menu_button("CSV", "Read or write the classes as a table.")
-        menu = QMenu(self.csv)
+        self.csv, menu = menu_button("CS&V", "Read or write the classes as a table.")
         menu.addAction("&Import classes...", self.import_csv)
         menu.addAction("&Export classes...", self.export_csv)
-        self.csv.setMenu(menu)
         self.body.addLayout(row(self.add, self.remove, self.merge, self.undo, None, self.csv))
         for key, act in (("F2", self._edit), ("Delete", self._remove), ("Return", self._choose_color)):
             QShortcut(QKeySequence(key), self.table, act, context=Qt.ShortcutContext.WidgetShortcut)
@@ -105,10 +102,9 @@ class ClassesBox(Section):
                 item.setText(f"{painted.get(value, 0):,} px")
 
     def _fill_merge(self, classes: Sequence[LabelClass]) -> None:
-        menu = self.merge.menu()
-        menu.clear()
+        self._targets.clear()
         for each in classes:
-            menu.addAction(swatch(each.color), each.name, self._merge_into(each.value))
+            self._targets.addAction(swatch(each.color), each.name, self._merge_into(each.value))
         self.merge.setEnabled(len(classes) > 1)
         self.remove.setEnabled(bool(classes))
 

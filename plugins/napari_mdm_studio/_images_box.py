@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_mdm_studio._session_home import SessionHome
 
-_ROWS_SHOWN = 5
+_ROWS_SHOWN = 4
 
 
 class ImagesBox(Section):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QLabel, QMenu, QSlider
+from qtpy.QtWidgets import QCheckBox, QLabel, QSlider
 
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._pictures import PROBABILITY, UNCERTAINTY
@@ -42,8 +42,7 @@ class OutputsBox(Section):
         self.uncertainty = QCheckBox("Uncertaint&y")
         self.uncertainty.setToolTip("Bright where the prediction is in doubt.")
         self.uncertainty.clicked.connect(lambda on: bridge.set_output(UNCERTAINTY, on))
-        self.probability = menu_button("Probability of", "Show how probable a class is, pixel by pixel.")
-        self.probability.setMenu(QMenu(self.probability))
+        self.probability, self._probabilities = menu_button("Pro&bability of", "Show how probable a class is, pixel by pixel.")
         self.body.addLayout(row(self.uncertainty, None, self.probability))
         bridge.outputs_changed.connect(self.show_outputs)
         home.relay(home.session.classes_changed, self._list_classes, key=lambda *_: None, owner=self)
@@ -58,11 +57,11 @@ class OutputsBox(Section):
         self.contour.setChecked(bridge.look.contour)
         quietly(self.opacity, "setValue", round(100 * bridge.look.opacity))
         self.uncertainty.setChecked(UNCERTAINTY in bridge.outputs)
-        for act in self.probability.menu().actions():
+        for act in self._probabilities.actions():
             act.setChecked(act.data() in bridge.outputs)
 
     def _list_classes(self, classes: Sequence[LabelClass]) -> None:
-        menu: Any = self.probability.menu()
+        menu = self._probabilities
         menu.clear()
         for each in classes:
             output = f"{PROBABILITY}{each.value}"

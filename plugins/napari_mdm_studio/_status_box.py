@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mdm_studio.services.session import Status
     from napari_mdm_studio._session_home import SessionHome
 
-_ERROR = "QFrame#error { border: 1px solid #d55e00; border-radius: 4px; background: #d55e0030; } QFrame#error * { border: 0; }"
+_ERROR = "QFrame#error { border: 1px solid #d55e00; border-radius: 4px; background: rgba(213, 94, 0, 45); } QFrame#error * { border: 0; }"
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
 
@@ -38,14 +38,14 @@ class StatusBox(Section):
         self.bar.setStyleSheet(_BAR)
         self.bar.setAccessibleName("Tiles done of tiles in view")
         self.facts = note()
-        self.facts.setAccessibleName("Painted pixels, loss, time of the last update, device")
+        self.facts.setAccessibleName("Painted pixels, loss, time of the last update")
         self.error = ErrorBanner(home)
         for part in (self.text, self.bar, self.facts, self.error):
             self.body.addWidget(part)
         self._clock = QTimer(self, interval=1000)
         self._clock.timeout.connect(lambda: self._show_facts(session.status))
         self._clock.start()
-        home.closed.connect(self._clock.stop)
+        home.closed.connect(self.end)
         home.relay(session.status_changed, self.show_status, every=0.1, key=lambda *_: None, owner=self)
         self.show_status(session.status)
 
@@ -75,11 +75,13 @@ class StatusBox(Section):
             facts.append(f"loss {status.loss:.3f}")
         if status.updated_at is not None:
             facts.append(f"updated {_ago(time.perf_counter() - status.updated_at)}")
-        if status.device:
-            facts.append(f"on {status.device}")
         text = "  ·  ".join(facts)
         if text != self.facts.text():
             self.facts.setText(text)
+
+    def end(self) -> None:
+        """Count the seconds no longer."""
+        self._clock.stop()
 
 
 class ErrorBanner(QFrame):

@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 SPACING = 6
 
@@ -56,17 +56,16 @@ def button(text: str, tooltip: str, clicked: Callable[[], object], *, small: boo
     return made
 
 
-def menu_button(text: str, tooltip: str) -> QToolButton:
-    """A button that opens a menu."""
-    made = QToolButton()
-    made.setText(text)
+def menu_button(text: str, tooltip: str) -> tuple[QPushButton, QMenu]:
+    """A button that opens a menu, and the menu."""
+    made = QPushButton(text)
     made.setToolTip(tooltip)
     made.setAccessibleName(text.replace("&", ""))
     made.setAccessibleDescription(tooltip)
-    made.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-    made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-    made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    return made
+    made.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+    menu = QMenu(made)
+    made.setMenu(menu)
+    return made, menu
 
 
 def note(text: str = "") -> QLabel:
@@ -87,7 +86,7 @@ def swatch(color: str, size: int = 18) -> QIcon:
     painter = QPainter(picture)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     painter.setBrush(QColor(color))
-    painter.setPen(QColor("#00000060"))
+    painter.setPen(QColor(0, 0, 0, 96))
     painter.drawRoundedRect(1, 1, size - 3, size - 3, 3, 3)
     painter.end()
     return QIcon(picture)

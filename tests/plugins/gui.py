@@ -1,0 +1,277 @@
+"""A session that only writes down what it is asked, and ways to wait for a GUI."""
+
+import dataclasses
+import itertools
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from psygnal import Signal
+
+from mdm_studio.errors import UsageError
+from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.masks import class_palette
+
+
+@dataclass(frozen=True)
+class FakeStatus:
+    text: str = "ready: paint a few strokes of at least two classes"
+    busy: bool = False
+    tiles_done: int = 0
+    tiles_in_view: int = 0
+    painted: int = 0
+    loss: float | None = None
+    seconds: float | None = None
+    updated_at: float | None = None
+    error: str | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class FakeSettings:
+    backbone: str = "mdm-nuclei"
+    blocks: tuple[int, ...] | None = None
+    timesteps: tuple[int, ...] | None = None
+    scales: tuple[int, ...] | None = None
+    filters: bool | None = None
+    smooth: int = 8
+    device: str = "auto"
+    n_blocks: int | None = None
+
+
+class FakePlane(NamedTuple):
+    image: str
+    plane: int
+
+
+class FakeWindow(NamedTuple):
+    rows: slice
+    cols: slice
+
+
+@dataclass(frozen=True)
+class FakeSuggestion:
+    plane: FakePlane
+    window: FakeWindow
+    why: str
+
+
+class FakeSession:
+    """Has the face of `mdm_studio.services.session.Session`; `calls` tells what was asked of it."""
+
+    status_changed = Signal(object)
+    classes_changed = Signal(tuple)
+    settings_changed = Signal(object)
+    picture_changed = Signal(str, str)
+    labels_rewritten = Signal(str)
+    suggested = Signal(object)
+    failed = Signal(str)
+
+    def __init__(self):
+        colors = class_palette(9)
+        self.colors = colors
+        self.classes = (LabelClass(1, "background", colors[1]), LabelClass(2, "nucleus", colors[2]))
+        self.settings, self.status, self.live = FakeSettings(), FakeStatus(), True
+        self.painted = {}
+        self.images, self.pictures, self.calls = {}, {}, []
+        self.unsaved_words = None
+        self.closed = False
+        self._undo = []
+
+    def named(self, name):
+        return [call[1:] for call in self.calls if call[0] == name]
+
+    def open_image(self, key, source, labels):
+        self.calls.append(("open_image", key))
+        self.images[key] = (source, labels)
+
+    def close_image(self, key):
+        self.calls.append(("close_image", key))
+        self.images.pop(key)
+        self.pictures = {which: levels for which, levels in self.pictures.items() if which[0] != key}
+
+    def labels_changed(self, key, plane, rows, cols):
+        self.calls.append(("labels_changed", key, plane, rows, cols))
+
+    def view_moved(self, views):
+        self.calls.append(("view_moved", dict(views)))
+
+    def picture(self, key, output):
+        source, _ = self.images[key]
+        if (key, output) not in self.pictures:
+            dtype = np.uint8 if output == "prediction" else np.float32
+            levels, step = [], 1
+            while True:
+                shape = (*source.stack_shape, -(-source.height // step), -(-source.width // step))
+                levels.append(np.zeros(shape, dtype))
+                if max(source.height, source.width) <= 2048 or max(shape[-2:]) <= 512:
+                    break
+                step *= 2
+            self.pictures[key, output] = levels
+        return self.pictures[key, output]
+
+    def forget_picture(self, key, output):
+        self.calls.append(("forget_picture", key, output))
+        self.pictures.pop((key, output), None)
+
+    def _set(self, classes):
+        self.classes = tuple(classes)
+        self.classes_changed.emit(self.classes)
+
+    def add_class(self, name=None, color=None):
+        value = next(v for v in itertools.count(1) if v not in {each.value for each in self.classes})
+        added = LabelClass(value, name or f"class {value}", color or self.colors[value])
+        self._set((*self.classes, added))
+        return added
+
+    def _with(self, value, **changes):
+        self._set(dataclasses.replace(each, **changes) if each.value == value else each for each in self.classes)
+
+    def rename_class(self, value, name):
+        if any(each.name == name and each.value != value for each in self.classes):
+            raise UsageError(f"there is a class {name!r} already; choose another name")
+        self._with(value, name=name)
+
+    def recolor_class(self, value, color):
+        self._with(value, color=color)
+
+    def remove_class(self, value):
+        self._edit("removal", value, 0)
+
+    def merge_classes(self, source, target):
+        self._edit("merge", source, target)
+
+    def _edit(self, what, value, new):
+        self._undo.append((what, self.classes, {key: np.array(labels) for key, (_, labels) in self.images.items()}))
+        for key, (_, labels) in self.images.items():
+            labels[labels == value] = new
+            self.labels_rewritten.emit(key)
+        self._set(each for each in self.classes if each.value != value)
+
+    def undo_class_change(self):
+        if not self._undo:
+            return None
+        what, classes, before = self._undo.pop()
+        for key, labels in before.items():
+            self.images[key][1][:] = labels
+            self.labels_rewritten.emit(key)
+        self._set(classes)
+        return what
+
+    def set_classes(self, classes):
+        self._set(classes)
+
+    def choose(self, **changes):
+        self.calls.append(("choose", changes))
+        self.settings = dataclasses.replace(self.settings, **changes)
+        self.settings_changed.emit(self.settings)
+
+    def set_live(self, live):
+        self.live = live
+        self.say()
+
+    def say(self, **changes):
+        self.status = dataclasses.replace(self.status, **changes)
+        self.status_changed.emit(self.status)
+
+    def update_once(self):
+        self.calls.append(("update_once",))
+
+    def cancel(self):
+        self.calls.append(("cancel",))
+
+    def retry(self):
+        self.calls.append(("retry",))
+
+    def suggest_next(self):
+        key = next(iter(self.images))
+        window = FakeWindow(slice(100, 128), slice(200, 228))
+        self.suggested.emit(FakeSuggestion(FakePlane(key, 0), window, "The members disagree most here."))
+
+    def save_classifier(self, path):
+        Path(path).write_bytes(b"classifier")
+
+    def load_classifier(self, path):
+        self.calls.append(("load_classifier", path))
+
+    def unsaved(self):
+        return self.unsaved_words
+
+    def close(self, *, timeout=5.0):
+        self.closed = True
+
+
+def running_threads():
+    """Python's threads, and the threads that Qt has named after a QThread (Linux tells their names)."""
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
+    return [thread.name for thread in threading.enumerate()], [name for name in names if "QThread" in name or "Pooled" in name]
+
+
+def wait_until(true, seconds=5.0):
+    """Run the event loop until `true()` holds."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while not true():
+        QApplication.processEvents()
+        if time.monotonic() > end:
+            pytest.fail(f"waited {seconds} s in vain")
+        time.sleep(0.002)
+
+
+def settle(seconds=0.12):
+    """Run the event loop for a while."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.002)
+
+
+def canvas_point(viewer, layer, row, col):
+    """Where a data point of a layer is on the canvas widget."""
+    from qtpy.QtCore import QPoint
+
+    place = (*np.zeros(len(layer.data.shape) - 2), row, col)
+    world = np.asarray(layer.data_to_world(place))[-2:]
+    centre, size = np.asarray(viewer.scene.camera.center)[-2:], np.asarray(viewer.canvas.size)
+    y, x = (world - centre) * viewer.scene.camera.zoom + size / 2
+    return QPoint(round(x), round(y))
+
+
+def canvas(viewer):
+    from napari_mdm_studio._session_home import canvas_widget
+
+    return canvas_widget(viewer)
+
+
+def stroke(viewer, layer, points, modifier=None):
+    """Press the mouse, drag it over data points of a layer, release it."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    widget = canvas(viewer)
+    places = [canvas_point(viewer, layer, *point) for point in points]
+    QTest.mouseMove(widget, places[0])
+    settle(0.03)
+    QTest.mousePress(widget, Qt.MouseButton.LeftButton, pos=places[0])
+    for place in places[1:]:
+        QTest.mouseMove(widget, place)
+        settle(0.01)
+    QTest.mouseRelease(widget, Qt.MouseButton.LeftButton, pos=places[-1])
+    settle(0.03)
+
+
+def press(viewer, key, modifier=None):
+    """Press a key in the canvas."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    QTest.keyClick(canvas(viewer), key, modifier or Qt.KeyboardModifier.NoModifier)
+    settle(0.03)

@@ -1,0 +1,251 @@
+"""The Segment dock in a real window: classes, status, outputs, files, keys, closing."""
+
+import dataclasses
+import gc
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from mdm_studio.io.classifier_file import LabelClass
+from tests.plugins.gui import FakeStatus, press, settle, wait_until
+
+pytestmark = pytest.mark.gui
+KEY, COLOR, NAME, PAINTED = range(4)
+
+
+@pytest.fixture
+def dock(viewer, home):
+    """The dock beside two images."""
+    from napari_mdm_studio._segment import Segment
+
+    viewer.add_image(np.zeros((200, 300), np.uint8), name="left")
+    viewer.add_image(np.zeros((200, 300), np.uint8), name="right", translate=(0, 320))
+    made = Segment(viewer)
+    viewer.window.add_dock_widget(made, name="Segment")
+    viewer.reset_view()
+    settle()
+    return made
+
+
+def texts(table, column):
+    return [table.item(number, column).text() for number in range(table.rowCount())]
+
+
+def test_images_that_do_not_overlap_are_chosen(viewer, home, session, dock):
+    assert list(home.bridge.images) == ["left", "right"]
+    viewer.add_image(np.zeros((200, 300), np.uint8), name="over the left")
+    viewer.add_image(np.zeros((200, 300), np.uint8), name="below", translate=(220, 0))
+    settle()
+    assert list(home.bridge.images) == ["left", "right", "below"]
+    table = dock.images.table
+    assert texts(table, 0) == ["left", "right", "over the left", "below"]
+    table.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
+    table.item(2, 0).setCheckState(Qt.CheckState.Checked)
+    settle()
+    assert list(home.bridge.images) == ["right", "below", "over the left"]
+    assert session.named("close_image") == [("left",)]
+    viewer.layers.remove(viewer.layers["below"])
+    settle()
+    assert texts(table, 0) == ["left", "right", "over the left"]
+
+
+def test_the_channel_axis_is_a_choice(viewer, home, session, dock):
+    viewer.add_image(np.zeros((3, 100, 120), np.uint8), name="c", translate=(0, 300, 0))
+    settle()
+    assert session.images["c"][0].channels == 1
+    combo = dock.images.table.cellWidget(2, 1)
+    combo.setCurrentIndex(1)
+    settle()
+    assert session.images["c"][0].channels == 3
+    assert home.bridge.images["c"].strokes.data.shape == (100, 120)
+
+
+def test_classes_are_added_named_coloured_and_counted(viewer, home, session, dock, monkeypatch):
+    from qtpy.QtGui import QColor
+    from qtpy.QtWidgets import QColorDialog
+
+    table = dock.classes.table
+    assert texts(table, NAME) == ["background", "nucleus"]
+    dock.classes.add.click()
+    wait_until(lambda: table.rowCount() == 3)
+    assert texts(table, KEY) == ["1", "2", "3"]
+    table.item(2, NAME).setText("  cell  wall ")
+    wait_until(lambda: session.classes[2].name == "cell wall")
+    table.item(2, NAME).setText("nucleus")  # taken
+    settle()
+    assert texts(table, NAME) == ["background", "nucleus", "cell wall"]
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor("#123456"))
+    table.selectRow(2)
+    table.cellDoubleClicked.emit(2, COLOR)
+    wait_until(lambda: session.classes[2].color == "#123456")
+    session.painted = {1: 12345}
+    session.say(painted=12345)
+    wait_until(lambda: texts(table, PAINTED)[0] == "12,345 px")
+
+
+def test_removing_merging_and_undoing(viewer, home, session, dock):
+    strokes = home.bridge.images["left"].strokes
+    strokes.data[:10] = 2
+    table = dock.classes.table
+    table.selectRow(1)
+    merge = dock.classes._targets.actions()[0]
+    assert merge.text() == "background"
+    merge.trigger()
+    wait_until(lambda: table.rowCount() == 1)
+    assert (strokes.data[:10] == 1).all()
+    dock.classes.undo.click()
+    wait_until(lambda: table.rowCount() == 2)
+    assert (strokes.data[:10] == 2).all()
+    table.selectRow(1)
+    dock.classes.remove.click()
+    wait_until(lambda: table.rowCount() == 1)
+    assert not strokes.data.any()
+
+
+def test_a_selected_class_is_painted_with_and_the_other_way_round(viewer, home, session, dock):
+    dock.classes.table.selectRow(1)
+    strokes = viewer.layers.selection.active
+    assert (str(strokes.mode), strokes.selected_label) == ("paint", 2)
+    press(viewer, Qt.Key.Key_1)
+    assert dock.classes.table.currentRow() == 0
+
+
+def test_class_tables(viewer, home, session, dock, tmp_path):
+    path = tmp_path / "classes.csv"
+    dock.classes.export_csv(str(path))
+    wait_until(path.exists)
+    path.write_text("value,name,color\n3,red,#ff0000\n")
+    dock.classes.import_csv(str(path))
+    wait_until(lambda: session.classes == (LabelClass(3, "red", "#ff0000"),))
+    path.write_text("nonsense")
+    dock.classes.import_csv(str(path))
+    settle()
+    assert len(session.classes) == 1
+
+
+def test_the_status_in_words(viewer, home, session, dock):
+    session.say(text="computing features: 3 of 9 tiles in view", busy=True, tiles_done=3, tiles_in_view=9, loss=0.5, painted=7)
+    wait_until(lambda: dock.status.bar.value() == 3)
+    assert dock.status.text.text() == "Computing features: 3 of 9 tiles in view"
+    assert dock.status.bar.maximum() == 9
+    assert dock.status.cancel.isEnabled()
+    assert "loss 0.500" in dock.status.facts.text()
+    assert not dock.status.error.isVisible()
+    session.say(error="the disk is full", busy=False)
+    wait_until(dock.status.error.isVisible)
+    dock.status.error.retry.click()
+    assert session.named("retry") == [()]
+    dock.status.live.click()
+    assert not session.live
+    dock.status.once.click()
+    assert session.named("update_once") == [()]
+    session.status = FakeStatus()
+    session.say()
+    wait_until(lambda: not dock.status.error.isVisible())
+
+
+def test_features_are_chosen(viewer, home, session, dock):
+    wait_until(lambda: dock.backbone.summary.text() != "", 20)
+    assert "nuclei" in dock.backbone.summary.text()
+    form = dock.backbone.features
+    assert form.blocks.text() == "7"
+    form.blocks.setText("")
+    form.blocks.insert("5-7")
+    form.blocks.setModified(True)
+    form.blocks.editingFinished.emit()
+    assert session.settings.blocks == (5, 6, 7)
+    calls = len(session.named("choose"))
+    form.blocks.setText("99")
+    form.blocks.setModified(True)
+    form.blocks.editingFinished.emit()
+    assert len(session.named("choose")) == calls
+    assert form.blocks.styleSheet()
+    form.scales[1].click()
+    assert session.settings.scales == (1, 2)
+    form.smooth.setValue(0)
+    assert session.settings.smooth == 0
+    form.filters.click()
+    assert session.settings.filters is False
+
+
+def test_outputs(viewer, home, session, dock):
+    dock.outputs.uncertainty.click()
+    assert "left uncertainty" in viewer.layers
+    dock.outputs._probabilities.actions()[1].trigger()
+    assert "right probability of nucleus" in viewer.layers
+    dock.outputs.opacity.setValue(80)
+    dock.outputs.contour.click()
+    prediction = home.bridge.images["left"].pictures.prediction()
+    assert (prediction.opacity, prediction.contour) == (0.8, 1)
+    press(viewer, Qt.Key.Key_Tab)
+    assert not dock.outputs.prediction.isChecked()
+    session.remove_class(2)
+    wait_until(lambda: "right probability of nucleus" not in viewer.layers)
+
+
+def test_the_camera_goes_where_a_stroke_helps(viewer, home, session, dock):
+    press(viewer, Qt.Key.Key_N)
+    wait_until(lambda: dock.why.text() == "The members disagree most here.")
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], (113.5, 213.5))
+    assert viewer.layers.selection.active is home.bridge.images["left"].strokes
+
+
+def test_classifiers_are_saved_and_loaded(viewer, home, session, dock, tmp_path):
+    assert dock.save_classifier(str(tmp_path / "a"))
+    assert (tmp_path / "a.mdm").exists()
+    dock.load_classifier(str(tmp_path / "a.mdm"))
+    assert session.named("load_classifier") == [(tmp_path / "a.mdm",)]
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(viewer, dock):
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QComboBox, QLineEdit, QSpinBox, QTableWidget
+
+    kinds = (QAbstractButton, QComboBox, QLineEdit, QSpinBox, QTableWidget, QAbstractSlider)
+    for kind in kinds:
+        for widget in dock.findChildren(kind):
+            if widget.isVisible() and widget.parent().metaObject().className() not in ("QScrollArea", "QTableWidget"):
+                assert widget.focusPolicy() & Qt.FocusPolicy.TabFocus or kind is QAbstractSlider, widget
+    named = [widget for widget in dock.findChildren(QAbstractButton) if widget.isVisible() and not widget.accessibleName()]
+    assert not [widget for widget in named if not widget.text()]
+
+
+@pytest.mark.parametrize(("answer", "closes"), [("cancel", False), ("discard", True), ("save", True)])
+def test_closing_asks_about_unsaved_work(viewer, home, session, dock, monkeypatch, answer, closes):
+    from napari_mdm_studio import _session_home
+
+    asked = []
+
+    def ask(parent, words):
+        asked.append(words)
+        return answer
+
+    monkeypatch.setattr(_session_home, "ask_about_unsaved", ask)
+    home.save = lambda: True
+    session.unsaved_words = "Strokes of 2 images are not saved."
+    window = _session_home.main_window(viewer)
+    window.close()
+    settle()
+    assert asked == [session.unsaved_words]
+    assert window.isVisible() is not closes
+    assert session.closed is closes
+    session.unsaved_words = None
+
+
+def test_a_closed_dock_leaves_the_session_alone(viewer, home, session, dock):
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    settle()
+    gc.collect()
+    session.say(text="still there", busy=True)
+    session.add_class()
+    viewer.add_image(np.zeros((20, 30), np.uint8), translate=(500, 0))
+    settle()
+    assert not session.closed
+
+
+def test_preferences_have_defaults(viewer):
+    from napari_mdm_studio._preferences import Preferences, preferences
+
+    assert preferences() == Preferences()
+    assert dataclasses.asdict(preferences())["backbone"] == "mdm-nuclei"
