@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from psygnal import Signal
 from mdm_studio.errors import UsageError
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.masks import class_palette
-from mdm_studio.services.live_core import LiveCore, LiveImage
+from mdm_studio.services.live_core import LiveImage
+from mdm_studio.services.live_errands import LiveErrands
 from mdm_studio.services.live_plan import Window
 from mdm_studio.services.strokes import block_window
 
@@ -31,7 +32,7 @@ class _Undo:
     labels: list[tuple[LiveImage, int, Window, NDArray[Any]]]
 
 
-class ClassEditing(LiveCore):
+class ClassEditing(LiveErrands):
     """Verbs that change the classes; those that rewrite strokes can be undone."""
 
     classes_changed = Signal(tuple)
@@ -96,16 +97,26 @@ class ClassEditing(LiveCore):
         self._send("head", lambda: self._restore(undo))
         return undo.what
 
-    def paint_window(self, key: str, plane: tuple[int, ...], window: Window, painted: NDArray[np.bool_], value: int) -> None:
+    def paint_window(
+        self,
+        key: str,
+        plane: tuple[int, ...],
+        window: Window,
+        painted: NDArray[np.bool_],
+        value: int,
+        before: Sequence[LabelClass] | None = None,
+    ) -> None:
         """Give pixels that have no label yet to a class (a cluster becomes a class); can be undone.
 
         Parameters
         ----------
         painted : (h, w) bool
             Of the window.
+        before : sequence of LabelClass, optional
+            Classes that undoing brings back, where the class was added for these pixels.
         """
         named, image = self._find(value), self.images[key]
-        undo = _Undo(f"cluster made {named.name!r}", self.classes, [])
+        undo = _Undo(f"cluster made {named.name!r}", self.classes if before is None else tuple(before), [])
         self._undo.append(undo)
 
         def change(labels: NDArray[Any]) -> NDArray[Any]:

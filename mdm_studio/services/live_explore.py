@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mdm_studio.engine.advisor import Advice, AdviceStep
     from mdm_studio.engine.clusters import Clusters, Components
     from mdm_studio.engine.features import BlockMap, PlaneFeatures
+    from mdm_studio.io.classifier_file import LabelClass
     from mdm_studio.nn.pixel_mlp import FeatureMap
     from mdm_studio.services.live_work import Bench
 
@@ -168,12 +169,14 @@ class Explorer:
             raise UsageError("what this cell shows is not in view any more: refresh the explorer")
         self._run("layer", self._spread(cell, [Tile(cell.tile.plane, *place) for place in places]))
 
-    def cluster_to_class(self, cell: ExplorerCell, cluster: int, value: int) -> None:
-        """Give the pixels of a cluster, in the cell's tile, that have no label yet to a class.
+    def cluster_to_class(self, cell: ExplorerCell, cluster: int, value: int | None) -> None:
+        """Give the pixels of a cluster, in the cell's tile, that have no label yet to a class; None adds a class for them.
 
         `Session.undo_class_change` takes it back.
         """
-        self._run("class", self._to_class(cell, cluster, value))
+        before = self._session.classes
+        chosen = self._session.add_class().value if value is None else value
+        self._run("class", self._to_class(cell, cluster, chosen, before))
 
     def advise(self, blocks: Sequence[int] | None = None, timesteps: Sequence[int] | None = None) -> None:
         """Score blocks and timesteps by cross-validation on the strokes; the answer comes by `advised`.
@@ -271,7 +274,7 @@ class Explorer:
             self.explored.emit(here)
             yield
 
-    def _to_class(self, cell: ExplorerCell, cluster: int, value: int) -> Iterator[None]:
+    def _to_class(self, cell: ExplorerCell, cluster: int, value: int, before: tuple[LabelClass, ...]) -> Iterator[None]:
         self.progressed.emit("class", f"labelling cluster {cluster}", 0.0)
         yield
         image = self._session.images.get(cell.tile.plane.image)
@@ -280,7 +283,7 @@ class Explorer:
         painted = _picture(cell.fitted, cell.block, cell.timestep, cell.tile) == cluster
         if not painted.any():
             raise UsageError(f"cluster {cluster} has no pixel in this tile; choose another one")
-        self._session.paint_window(image.key, image.index(cell.tile.plane.plane), cell.window, painted, value)
+        self._session.paint_window(image.key, image.index(cell.tile.plane.plane), cell.window, painted, value, before)
 
     def _advise(self, bench: Bench, cells: list[tuple[int, int]]) -> Iterator[None]:
         from mdm_studio.engine.advisor import advise
@@ -360,17 +363,27 @@ def _window(source: PlaneFeatures, tile: Tile) -> Window:
 def _fit(
     source: PlaneFeatures, maps: list[FeatureMap], window: Window, k: int, mode: Mode, reference: NDArray[Any] | None
 ) -> tuple[Fitted, NDArray[Any]]:
-    """Clusters (numbered as in the picture `reference`) or components of a tile, and the thumbnail of them."""
+    """Clusters (numbered as in the picture `reference`) or components (of its signs) of a tile, and the thumbnail of them."""
     from mdm_studio.engine import clusters
 
     seen = clusters.Window(maps, window.rows, window.cols, THUMBNAIL)
     if mode == "components":
         components = clusters.fit_components([seen])
+        if reference is not None:
+            components = _turned(components, clusters.project(components, seen), reference)
         return Fitted(source, components), clusters.project(components, seen)
     found, (labels,) = clusters.cluster_maps([seen], k)
     mapping = np.arange(k) if reference is None else clusters.match_labels(reference - 1, labels, k)
     numbers = (mapping + 1).astype(np.uint8)
     return Fitted(source, found, numbers), numbers[labels]
+
+
+def _turned(components: Components, picture: NDArray[np.float32], reference: NDArray[np.float32]) -> Components:
+    """Components whose signs, which are arbitrary, agree with those of another picture of the same pixels."""
+    centred = [(each - each.mean((0, 1))).reshape(-1, 3) for each in (picture, reference)]
+    signs = np.where((centred[0] * centred[1]).sum(0) < 0, -1.0, 1.0)
+    low, high = np.sort([components.low * signs, components.high * signs], axis=0)
+    return replace(components, weights=components.weights * signs, offset=components.offset * signs, low=low, high=high)
 
 
 def _picture(fitted: Fitted, block: int, timestep: int, tile: Tile) -> NDArray[Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QProgressBar
+from qtpy.QtWidgets import QProgressBar, QWidget
 
 from napari_mdm_studio._explorer_matrix import Matrix
 from napari_mdm_studio._numbers import as_text
@@ -23,6 +23,9 @@ _ROW = 24
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
 
+Cells = Callable[[], tuple[Sequence[int], Sequence[int]] | None]
+
+
 class AdvisorBox(Section):
     """A heat map of scores, and the recommendation in words with a button that applies it.
 
@@ -36,7 +39,9 @@ class AdvisorBox(Section):
         Blocks and timesteps to score, or None if the fields that name them are wrong.
     """
 
-    def __init__(self, home: SessionHome, explorer: Explorer, cells: Any) -> None:
+    def __init__(
+        self, home: SessionHome, explorer: Explorer, cells: Callable[[], tuple[Sequence[int], Sequence[int]] | None]
+    ) -> None:
         super().__init__("Advisor")
         self._home, self._explorer, self._cells = home, explorer, cells
         self._scores: dict[tuple[int, int] | None, Score] = {}
@@ -62,11 +67,12 @@ class AdvisorBox(Section):
         self.reason.setAccessibleName("Reason for the recommendation")
         self.apply = button("&Apply", "The classifier reads what is recommended.", self._apply, small=True)
         self.body.addWidget(self.score)
-        for part in (self.text, self.bar, self.matrix, self.words, self.reason):
+        parts: tuple[QWidget, ...] = (self.text, self.bar, self.matrix, self.words, self.reason)
+        for part in parts:
             self.body.addWidget(part)
         self.body.addLayout(row(self.apply, None))
-        for part in (self.bar, self.words, self.reason, self.apply):
-            part.hide()
+        self.bar.hide()
+        self._hide_advice()
 
     def start(self) -> None:
         """Score what the matrix shows."""
@@ -77,12 +83,16 @@ class AdvisorBox(Section):
         if not self._home.attempt(self._explorer.advise, blocks, timesteps):
             return
         self._scores, self._advice = {}, None
-        for part in (self.words, self.reason, self.apply):
-            part.hide()
+        self._hide_advice()
         self.matrix.hide()
         self.matrix.set_cells(blocks, timesteps, self._explorer.describe)
         self.matrix.clear_cells()
         self.show_progress("looking at the strokes", 0.0)
+
+    def _hide_advice(self) -> None:
+        self.words.hide()
+        self.reason.hide()
+        self.apply.hide()
 
     def show_progress(self, words: str, share: float) -> None:
         """Say what is being computed."""
@@ -107,7 +117,9 @@ class AdvisorBox(Section):
 
     def take(self, news: AdviceStep | Advice) -> None:
         """A score, or the advice."""
-        if hasattr(news, "reason"):
+        from mdm_studio.engine.advisor import Advice  # loaded by now: not while the window opens
+
+        if isinstance(news, Advice):
             self._conclude(news)
         elif news.cell not in self._scores:  # later ones are those of sets
             self._scores[news.cell] = news.score
@@ -126,7 +138,7 @@ class AdvisorBox(Section):
             else:
                 self.matrix.set_score(*cell, f"{score.mean:.3f}", fill, words, best=cell in chosen)
 
-    def _conclude(self, advice: Any) -> None:
+    def _conclude(self, advice: Advice) -> None:
         self._advice = advice
         chosen = [(block, t) for block in advice.blocks for t in advice.timesteps]
         self._draw([*chosen, *([None] if advice.with_filters else [])])
@@ -137,8 +149,9 @@ class AdvisorBox(Section):
         self.reason.setText(f"{advice.reason}.")
         self.apply.setText("&Apply")
         self.apply.setEnabled(True)
-        for part in (self.words, self.reason, self.apply):
-            part.show()
+        self.words.show()
+        self.reason.show()
+        self.apply.show()
 
     def _apply(self) -> None:
         if self._advice is not None and self._home.attempt(self._explorer.apply, self._advice):
@@ -148,8 +161,8 @@ class AdvisorBox(Section):
     def forget(self) -> None:
         """The backbone is another one: its scores mean nothing now."""
         self._scores, self._advice = {}, None
-        for part in (self.matrix, self.words, self.reason, self.apply):
-            part.hide()
+        self._hide_advice()
+        self.matrix.hide()
 
 
 def in_words(advice: Advice) -> str:

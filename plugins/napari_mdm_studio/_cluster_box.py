@@ -80,6 +80,14 @@ class ClusterPicture(QWidget):
         return QSize(300, _HEIGHT)
 
 
+def label(text: str, buddy: QWidget) -> QLabel:
+    """A label that leads to a widget; `text` names its mnemonic with &."""
+    made = QLabel(text)
+    made.setBuddy(buddy)
+    made.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
+    return made
+
+
 class ClusterBox(Section):
     """Make a cluster of the selected cell a class."""
 
@@ -99,8 +107,9 @@ class ClusterBox(Section):
             box.setAccessibleName(name)
             box.setToolTip(tooltip)
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-            box.setMinimumContentsLength(8)
-        tooltip = "Pixels of the cluster in this tile that have no label yet become labels of the class; correct them as you like."
+            box.setMinimumContentsLength(6)
+            box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        tooltip = "The cluster's pixels in this tile that have no label yet become labels of the class, for you to correct."
         self.make = button("Ma&ke it a class", tooltip, self._make)
         self.undo = button("Un&do", "Take back the last change of classes.", self._undo, small=True)
         self.said = note()
@@ -108,7 +117,7 @@ class ClusterBox(Section):
         self.said.hide()
         self.body.addWidget(self.caption)
         self.body.addWidget(self.picture)
-        self.body.addLayout(row(self.cluster, QLabel("\N{RIGHTWARDS ARROW}"), self.into))
+        self.body.addLayout(row(label("C&luster", self.cluster), self.cluster, label("bec&omes", self.into), self.into))
         self.body.addLayout(row(self.make, self.undo))
         self.body.addWidget(self.said)
         self.picture.clicked.connect(self._clicked)
@@ -126,18 +135,21 @@ class ClusterBox(Section):
         self.cluster.clear()
         for number in range(1, cell.k + 1) if cell else ():
             share = float(np.mean(cell.picture == number)) if cell else 0.0
-            self.cluster.addItem(swatch(CLUSTER_COLORS[number - 1]), f"cluster {number} ({share:.0%})", number)
+            self.cluster.addItem(swatch(CLUSTER_COLORS[number - 1]), f"{number} ({share:.0%})", number)
         self.cluster.setCurrentIndex(max(0, self.cluster.findData(chosen)))
         self.cluster.blockSignals(False)
         if cell is None:
             self.caption.setText("Choose a cell of the matrix first.")
-        elif cell.k:
-            self.caption.setText(f"Block {cell.block}, t {cell.timestep}. Click a cluster to choose it.")
         else:
-            self.caption.setText(f"Block {cell.block}, t {cell.timestep}. Components have no clusters: switch to clusters first.")
+            more = "Click a cluster to choose it." if cell.k else "Components have no clusters: switch to clusters first."
+            self.caption.setText(f"Block {cell.block}, t {cell.timestep}. {more}")
         for widget in (self.cluster, self.into, self.make):
             widget.setEnabled(bool(cell and cell.k))
         self.picture.show_cell(cell, self.chosen() if chosen else 0)
+
+    def shows(self, block: int, timestep: int) -> bool:
+        """Whether it offers the clusters of this cell."""
+        return self._cell is not None and (self._cell.block, self._cell.timestep) == (block, timestep)
 
     def chosen(self) -> int:
         """The cluster that is chosen; 0 for none."""
@@ -162,14 +174,10 @@ class ClusterBox(Section):
         cell, value = self._cell, int(self.into.currentData() or _NEW)
         if cell is None or not cell.k:
             return
-        if value == _NEW:
-            before = {each.value for each in self._home.session.classes}
-            if not self._home.attempt(self._home.session.add_class):
-                return
-            value = next(each.value for each in self._home.session.classes if each.value not in before)
-        name = next(each.name for each in self._home.session.classes if each.value == value)
-        if self._home.attempt(self._explorer.cluster_to_class, cell, self.chosen(), value):
-            self._asked = f"Cluster {self.chosen()} became labels of \N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}."
+        cluster = self.chosen()
+        if self._home.attempt(self._explorer.cluster_to_class, cell, cluster, value or None):
+            name = self.into.currentText() if value else "a new class"
+            self._asked = f"Cluster {cluster} became labels of {name}."
 
     def _undo(self) -> None:
         self._home.undo_class_change()
@@ -181,5 +189,3 @@ class ClusterBox(Section):
             self.said.setText(failed or self._asked)
             self.said.show()
             self._asked = ""
-
-

@@ -9,8 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QRect, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QFont, QImage, QPainter, QPen, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QFrame, QHeaderView, QSizePolicy, QStyle, QStyledItemDelegate
-from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QFrame,
+    QHeaderView,
+    QSizePolicy,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionButton,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+)
 
 CLUSTER_COLORS = (
     "#88ccee", "#cc6677", "#ddcc77", "#117733", "#332288", "#aa4499",
@@ -20,7 +31,7 @@ CLUSTER_COLORS = (
 READ = "#f0b429"
 """Frame of a cell that the classifier reads, or would read."""
 
-_PICTURE, _TEXT, _FILL, _FRAMED, _BOLD = (Qt.ItemDataRole.UserRole + offset for offset in range(1, 6))
+_PICTURE, _TEXT, _FILL, _FRAMED, _BOLD, _WORDS = (int(Qt.ItemDataRole.UserRole) + offset for offset in range(1, 7))
 _HEADER_WIDTH, _HEADER_HEIGHT = 82, 26
 _SMALLEST, _LARGEST = 48, 132
 _MARGIN = 3
@@ -32,10 +43,11 @@ Cell = tuple[int, int]
 def rgb_of(picture: NDArray[Any]) -> NDArray[np.uint8]:
     """Colours ``(h, w, 3)`` of clusters ``(h, w)``, 0 for none, or of components ``(h, w, 3)`` in 0..1."""
     if picture.ndim == 3:
-        return np.rint(255 * picture).astype(np.uint8)
-    colors = [(0, 0, 0), *(QColor(color).getRgb()[:3] for color in CLUSTER_COLORS)]
-    palette = np.array(colors, np.uint8)
-    return palette[picture]
+        components: NDArray[np.uint8] = np.rint(255 * picture).astype(np.uint8)
+        return components
+    colors = [bytes(3), *(bytes.fromhex(color[1:]) for color in CLUSTER_COLORS)]
+    clusters: NDArray[np.uint8] = np.array([list(color) for color in colors], np.uint8)[picture]
+    return clusters
 
 
 def pixmap_of(rgb: NDArray[np.uint8]) -> QPixmap:
@@ -76,7 +88,7 @@ class Matrix(QTableWidget):
         self.timesteps: list[int] = []
         self._name, self._ticks, self._row_height = name, ticks, row_height
         self._extra = False  # a last row of its own
-        self._words: dict[Cell, str] = {}
+        self._values: dict[Cell, dict[int, Any]] = {}  # of the cells, by role
         self.setAccessibleName(name)
         self.horizontalHeader().hide()
         self.verticalHeader().hide()
@@ -85,6 +97,7 @@ class Matrix(QTableWidget):
             header.setMinimumSectionSize(16)
         self.setShowGrid(False)
         self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setStyleSheet("QTableView { background: transparent; }")
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setTabKeyNavigation(False)
@@ -100,26 +113,23 @@ class Matrix(QTableWidget):
 
     def set_cells(self, blocks: Sequence[int], timesteps: Sequence[int], describe: Callable[[int], str]) -> None:
         """Show other blocks and timesteps; the pictures of those that stay are kept."""
-        kept = {(b, t): self._at(b, t) for b in self.blocks for t in self.timesteps}
-        old = {cell: [item.data(role) for role in (_PICTURE, _TEXT, _FILL, _FRAMED, _BOLD)] for cell, item in kept.items() if item}
+        if (list(blocks), list(timesteps)) == (self.blocks, self.timesteps):
+            return
         self.blocks, self.timesteps, self._extra = list(blocks), list(timesteps), False
         self.blockSignals(True)
         self.clearSpans()
         self.clear()
         self.setRowCount(len(blocks) + 1)
         self.setColumnCount(len(timesteps) + 1)
-        corner = self._item(0, 0, "", "")
-        corner.setFlags(Qt.ItemFlag.NoItemFlags)
+        self._item(0, 0, "", "").setFlags(Qt.ItemFlag.NoItemFlags)
         for row, block in enumerate(blocks, start=1):
-            self._item(row, 0, f"block {block}", "\n".join(filter(None, (f"Block {block}", describe(block), self._tick_words()))))
+            self._item(row, 0, f"block {block}", _lines(f"Block {block}", describe(block), self._tick_words()))
         for column, t in enumerate(timesteps, start=1):
-            self._item(0, column, f"t {t}", "\n".join(filter(None, (f"Timestep {t}", self._tick_words()))))
+            self._item(0, column, f"t {t}", _lines(f"Timestep {t}", self._tick_words()))
         for row, block in enumerate(blocks, start=1):
             for column, t in enumerate(timesteps, start=1):
-                item = self._item(row, column, "", "")
-                for role, value in zip((_PICTURE, _TEXT, _FILL, _FRAMED, _BOLD), old.get((block, t), ()), strict=False):
-                    item.setData(role, value)
-                self._describe(block, t)
+                self._item(row, column, "", "")
+                self._set(block, t, {})
         self.blockSignals(False)
         self._lay_out()
 
@@ -142,8 +152,7 @@ class Matrix(QTableWidget):
 
     def set_score(self, block: int, timestep: int, text: str, fill: QColor, words: str, *, best: bool = False) -> None:
         """Show a score in a cell; `words` say more."""
-        self._words[block, timestep] = words
-        self._set(block, timestep, {_TEXT: text, _FILL: fill, _BOLD: best})
+        self._set(block, timestep, {_TEXT: text, _FILL: fill, _BOLD: best, _WORDS: words})
 
     def set_last_row(self, title: str, text: str, fill: QColor, words: str, *, framed: bool) -> None:
         """A row below the blocks that is the same at every timestep."""
@@ -165,15 +174,12 @@ class Matrix(QTableWidget):
 
     def clear_cells(self) -> None:
         """Back to placeholders."""
-        self._words.clear()
-        for block in self.blocks:
-            for t in self.timesteps:
-                self._set(block, t, dict.fromkeys((_PICTURE, _TEXT, _FILL, _BOLD)))
+        for cell in list(self._values):
+            self._set(*cell, dict.fromkeys((_PICTURE, _TEXT, _FILL, _BOLD, _WORDS)))
 
     def has_picture(self, block: int, timestep: int) -> bool:
         """Whether a cell shows a picture."""
-        item = self._at(block, timestep)
-        return item is not None and item.data(_PICTURE) is not None
+        return self._values.get((block, timestep), {}).get(_PICTURE) is not None
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -200,24 +206,22 @@ class Matrix(QTableWidget):
         return found
 
     def _set(self, block: int, timestep: int, values: dict[int, Any]) -> None:
+        """Change what a cell shows, and its words for the tooltip and for screen readers."""
+        known = self._values.setdefault((block, timestep), {})
+        known |= values
         item = self._at(block, timestep)
-        if item is not None:
-            blocked = self.blockSignals(True)
-            for role, value in values.items():
-                item.setData(role, value)
-            self._describe(block, timestep)
-            self.blockSignals(blocked)
-            self.viewport().update()
-
-    def _describe(self, block: int, timestep: int) -> None:
-        """Words of a cell for the tooltip and for screen readers."""
-        item = self._at(block, timestep)
-        assert item is not None
-        read = "read by the classifier" if item.data(_FRAMED) and self._ticks else ""
-        there = "Enter or a click shows it over the image" if item.data(_PICTURE) else "not computed yet" if self._ticks else ""
-        words = [f"Block {block}, t {timestep}", self._words.get((block, timestep), ""), read, there]
-        item.setToolTip("\n".join(filter(None, words)))
+        if item is None:
+            return
+        blocked = self.blockSignals(True)
+        for role, value in known.items():
+            item.setData(role, value)
+        read = "read by the classifier" if known.get(_FRAMED) and self._ticks else ""
+        there = "Enter or a click shows it over the image" if known.get(_PICTURE) else "not computed yet"
+        words = (f"Block {block}, t {timestep}", known.get(_WORDS) or "", read, there if self._ticks else "")
+        item.setToolTip(_lines(*words))
         item.setData(Qt.ItemDataRole.AccessibleTextRole, ", ".join(filter(None, words)))
+        self.blockSignals(blocked)
+        self.viewport().update()
 
     def _tick(self, row: int, column: int, on: bool) -> None:
         item = self.item(row, column)
@@ -267,12 +271,40 @@ class Matrix(QTableWidget):
 
 
 class _Painter(QStyledItemDelegate):
-    """Paints the cells; the first row and column are left to the style."""
+    """Paints the cells, and the ticks at the edges as those of a check box: tables have none that is seen on a dark theme."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__(matrix)
+        self._box = QCheckBox(matrix)
+        self._box.hide()
+
+    def _paint_header(self, painter: QPainter, option: Any, index: Any) -> None:
+        plain = QStyleOptionViewItem(option)
+        self.initStyleOption(plain, index)
+        style = plain.widget.style()
+        side = Qt.AlignmentFlag.AlignLeft if index.row() else Qt.AlignmentFlag.AlignHCenter
+        room = plain.rect.adjusted(_MARGIN, 0, 0, 0)
+        if plain.features & QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator:
+            self._box.ensurePolished()
+            tick = QStyleOptionButton()
+            tick.initFrom(self._box)
+            tick.rect = style.subElementRect(QStyle.SubElement.SE_ItemViewItemCheckIndicator, plain, plain.widget)
+            checked = plain.checkState == Qt.CheckState.Checked
+            tick.state = QStyle.StateFlag.State_Enabled | (QStyle.StateFlag.State_On if checked else QStyle.StateFlag.State_Off)
+            self._box.style().drawPrimitive(QStyle.PrimitiveElement.PE_IndicatorCheckBox, tick, painter, self._box)
+            room.setLeft(tick.rect.right() + 2 * _MARGIN)
+            side = Qt.AlignmentFlag.AlignLeft
+        painter.setPen(option.palette.text().color())
+        painter.drawText(room, side | Qt.AlignmentFlag.AlignVCenter, plain.text)
+        if option.state & QStyle.StateFlag.State_HasFocus:
+            _frame(painter, option.rect, option.palette.text().color(), 1)
 
     def paint(self, painter: QPainter, option: Any, index: Any) -> None:
         """Qt's hook."""
         if not index.row() or not index.column():
-            super().paint(painter, option, index)
+            painter.save()
+            self._paint_header(painter, option, index)
+            painter.restore()
             return
         room = option.rect.adjusted(_MARGIN, _MARGIN, -_MARGIN, -_MARGIN)
         picture, fill = index.data(_PICTURE), index.data(_FILL)
@@ -301,6 +333,10 @@ class _Painter(QStyledItemDelegate):
         painter.restore()
 
 
+def _lines(*words: str) -> str:
+    return "\n".join(filter(None, words))
+
+
 def _frame(painter: QPainter, room: QRect, color: QColor, width: int) -> None:
     pen = QPen(color, width)
     pen.setJoinStyle(Qt.PenJoinStyle.MiterJoin)
@@ -312,6 +348,6 @@ def _frame(painter: QPainter, room: QRect, color: QColor, width: int) -> None:
 
 def readable_on(fill: QColor) -> QColor:
     """Black or white, whichever has more contrast (relative luminance of WCAG 2)."""
-    channels = np.array(fill.getRgbF()[:3])
+    channels = np.array([fill.redF(), fill.greenF(), fill.blueF()])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return QColor("black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white")

@@ -124,6 +124,19 @@ def test_a_cell_is_continued_over_the_view(opened, mode):
         assert (whole.min() >= 0, whole.max() <= 1, thumbnail.k) == (True, True, 0)
 
 
+def test_components_have_the_same_signs_in_all_cells(opened):
+    session, _, _ = opened
+    explorer = Explorer(session)
+    heard = Heard(explorer)
+    explorer.explore([(block, t) for block in (2, 3) for t in (50, 150)], mode="components")
+    wait_for_jobs(session)
+    first, *others = heard.cells
+    for cell in others:
+        for one, other in zip(np.moveaxis(first.picture, 2, 0), np.moveaxis(cell.picture, 2, 0), strict=True):
+            assert ((one - one.mean()) * (other - other.mean())).sum() >= 0
+        assert (cell.picture.min() >= 0, cell.picture.max() <= 1) == (True, True)
+
+
 def test_a_cluster_becomes_a_class_and_is_undone(opened):
     session, labels, _ = opened
     one = session.add_class("one")
@@ -134,6 +147,12 @@ def test_a_cluster_becomes_a_class_and_is_undone(opened):
     explorer.explore([(3, 50)], k=3)
     wait_for_jobs(session)
     (cell,) = heard.cells
+    explorer.cluster_to_class(cell, 1, None)
+    wait(lambda: session.painted.get(3))
+    assert [each.name for each in session.classes] == ["one", "other", "class 3"]
+    session.undo_class_change()
+    wait(lambda: not session.painted.get(3))
+    assert [each.name for each in session.classes] == ["one", "other"]
     explorer.cluster_to_class(cell, 2, other.value)
     wait(lambda: session.painted.get(other.value))
     inside = labels[cell.window.rows, cell.window.cols]
