@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -39,8 +39,8 @@ from mdm_studio.services.live_plan import (
 )
 from mdm_studio.services.live_status import Doing, Status, status_of
 from mdm_studio.services.pictures import Picture
-from mdm_studio.services.strokes import BLOCK, StrokeIndex
-from mdm_studio.services.suggestions import Suggestion, suggest
+from mdm_studio.services.strokes import StrokeIndex
+from mdm_studio.services.suggestions import Suggestion
 
 if TYPE_CHECKING:  # torch is imported by the session's own threads: a window that opens does not wait for it
     from mdm_studio.engine.backbones import Backbone
@@ -53,7 +53,6 @@ MEMORY = 2 << 30
 Role = Literal["head", "features"]
 _ROLES: tuple[Role, Role] = ("head", "features")
 _STATUS_SECONDS = 0.1
-_SCAN_ROWS = 8 * BLOCK  # rows of labels looked through at a time
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class LiveImage:
 
 
 class LiveCore:
-    """Threads, tasks and errands of a live session; `mdm_studio.services.session.Session` adds the verbs.
+    """Threads and tasks of a live session; `LiveErrands` adds the errands, `mdm_studio.services.session.Session` the verbs.
 
     An errand is a small job that comes before all tasks: taking over strokes, loading a backbone. A job beside (the explorer,
     the advisor) is a generator; a step of it is done whenever nothing in view waits.
@@ -213,7 +212,7 @@ class LiveCore:
         self._crew.wake()
         if isinstance(task, Predict | Settle):
             self._updated_at = time.perf_counter()
-            self._announce(bench)
+            self._announce()
         self._tell()
 
     def _guarded(self, job: Job, tasks: Sequence[Task]) -> None:
@@ -303,13 +302,21 @@ class LiveCore:
             self.status = status
             self.status_changed.emit(status)
 
-    def _announce(self, bench: Bench) -> None:
-        """Say that everything in view shows the newest strokes, the first time that it does."""
-        facts, generation = bench.facts(), self.strokes.generation
+    @property
+    def up_to_date(self) -> str:
+        """``exact`` or ``preview`` if everything in view shows the newest strokes, and how; else empty."""
+        bench = self.bench
+        if bench is None or any(self._errands.values()) or not self.views:
+            return ""
+        facts = bench.facts()
         head = facts.head
-        if head is None or head.labels != generation:
-            return
-        kind = _completeness(facts, head, dict(self._views), bench.margin)
+        if head is None or head.labels != self.strokes.generation:
+            return ""
+        return _completeness(facts, head, self.views, bench.margin)
+
+    def _announce(self) -> None:
+        """Say that everything in view shows the newest strokes, the first time that it does."""
+        kind, generation = self.up_to_date, self.strokes.generation
         if kind and self._told.get(kind) != generation:
             self._told[kind] = generation
             seconds = time.perf_counter() - self._stroke_at if self._stroke_at else 0.0
@@ -327,87 +334,6 @@ class LiveCore:
             if values is not None:
                 picture.draw(drawing.plane.plane, drawing.window, drawing.step, values)
                 self.picture_changed.emit(image.key, output)
-
-    # ---- errands -----------------------------------------------------------------------------------------------------
-
-    def _load_backbone(self) -> None:
-        settings = self.settings
-        with self._lock:
-            self._loading = f"loading the backbone {settings.backbone}"
-        self._tell(always=True)
-        from mdm_studio.services import live_work
-
-        try:
-            self._backbone = live_work.load(settings.backbone, settings.device, self._stop_when_closed)
-        finally:
-            self._loading = ""
-        self._new_bench()
-
-    def _stop_when_closed(self, *_: object) -> None:
-        if self._closed:  # a tile takes seconds: do not keep a closing window waiting
-            raise InterruptedError
-
-    def _new_bench(self) -> None:
-        backbone, settings = self._backbone, self.settings
-        if backbone is None:
-            return
-        from mdm_studio.services import live_work
-
-        chosen = {name: getattr(settings, name) for name in ("blocks", "timesteps", "scales", "filters")}
-        bench = live_work.make_bench(backbone, chosen, settings.smooth, self, self._cache, self._memory)
-        features = bench.settings
-        with self._lock:
-            if self.bench and self.bench.head:
-                bench.first_number = self.bench.head.facts.number + 1
-            self.bench = bench
-            self._error = ""
-            self.settings = replace(
-                settings,
-                blocks=features.blocks,
-                timesteps=features.timesteps,
-                scales=features.scales,
-                filters=features.filters,
-                n_blocks=backbone.n_blocks,
-            )
-        self.settings_changed.emit(self.settings)
-
-    def _scan(self, key: str) -> None:
-        """Take over all strokes of an image that was just opened."""
-        image = self.images.get(key)
-        if image is None:
-            return
-        self._bring_back(image)
-        height, width = image.source.height, image.source.width
-        for plane in range(image.source.planes):
-            for top in range(0, height, _SCAN_ROWS):
-                window = Window(top, min(top + _SCAN_ROWS, height), 0, width)
-                self.strokes.update(PlaneKey(key, plane), window, image.read_labels(plane, window))
-        self._strokes_changed()
-
-    def _absorb(self, image: LiveImage, plane: int, window: Window) -> None:
-        """Take over the strokes of a region."""
-        if self.images.get(image.key) is not image or window.empty:
-            return
-        if self.strokes.update(PlaneKey(image.key, plane), window, image.read_labels(plane, window)):
-            self._paused = False
-            self._strokes_changed()
-            self.labels_absorbed.emit(image.key, plane, window)
-
-    def _bring_back(self, image: LiveImage) -> None:
-        """For subclasses: strokes of an earlier session, before those of the image are looked through."""
-
-    def _strokes_changed(self) -> None:
-        """For subclasses: there are other strokes now."""
-
-    def _suggest(self) -> None:
-        bench = self.bench
-        painted = [(b.plane, float(p.rows.mean()), float(p.cols.mean())) for b, p in self.strokes]
-        found = suggest(bench.doubt(), painted, self._earlier) if bench else None
-        if found is None:
-            self.failed.emit("nothing to suggest yet: paint two classes and wait for the first picture")
-            return
-        self._earlier.append(found)
-        self.suggested.emit(found)
 
 
 def _clashes(task: Task, other: Task | None) -> bool:

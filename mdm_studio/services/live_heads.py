@@ -20,7 +20,7 @@ from mdm_studio.services.strokes import Block
 SLICE_SECONDS = 0.08
 """Of training before a preview: what a user does not notice, and enough for a warm ensemble to turn to a new stroke."""
 FIRST_SLICE_SECONDS = 0.25
-BLOCK_PIXELS = 500
+BLOCK_PIXELS = 200
 """Painted pixels of a block that are learnt from; neighbours are nearly alike."""
 MOST_PIXELS = 5000
 """Painted pixels of all images that are learnt from."""
@@ -88,8 +88,10 @@ def lesson(samples: Mapping[Block, Sample], channels: slice, sources: Sequence[i
     return Lesson(features, targets, names, tuple(sources), painted, len({block.plane.image for block in blocks}))
 
 
-def learn_slice(what: Lesson, config: EnsembleConfig, warm: LiveHead | None) -> tuple[PixelMLPEnsemble, float]:
+def learn_slice(what: Lesson, config: EnsembleConfig, warm: LiveHead | None, seed: int) -> tuple[PixelMLPEnsemble, float]:
     """Train one member of each source for a moment, going on from `warm` if it knows the same classes.
+
+    Each slice wants another `seed`, or it would shuffle the pixels as the last one did.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def learn_slice(what: Lesson, config: EnsembleConfig, warm: LiveHead | None) -> 
     float
         Their mean loss.
     """
-    few = replace(config, members=len(what.sources))
+    few = replace(config, members=len(what.sources), seed=seed)
     init = warm.previews[Stage.ALL] if warm else None
     if init and (init.dims, init.n_classes, init.members) != (what.features.shape[1], len(what.values), few.members):
         init = None

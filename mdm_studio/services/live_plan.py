@@ -340,10 +340,12 @@ def _of_view(intent: Intent, facts: Facts, tiles: Iterable[Tile], stage: Stage) 
     """Features that the picture still needs, or that are nowhere; those of an up-to-date picture may be forgotten."""
     for tile in tiles:
         step = intent.views[tile.plane].step
-        if _in_memory(facts, tile, step) >= stage:
+        in_memory = _in_memory(facts, tile, step if stage is Stage.ALL else COARSE)  # the filters alone serve previews
+        if in_memory >= stage:
             continue
         made, head = facts.made.get(tile), facts.head
-        drawn = head is None or (made is not None and made.head == head.number and made.step <= step)
+        enough = step if stage is Stage.ALL else preview_step(intent.views[tile.plane])
+        drawn = head is None or (made is not None and made.head == head.number and made.step <= enough)
         if not drawn or _stored(facts, tile) < stage:
             yield Extract(tile, stage)
 

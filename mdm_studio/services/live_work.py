@@ -50,7 +50,7 @@ from mdm_studio.services.live_plan import (
     Tile,
     Window,
 )
-from mdm_studio.services.strokes import Block, StrokeIndex
+from mdm_studio.services.strokes import BLOCK, Block, StrokeIndex
 from mdm_studio.services.tile_memory import (
     CoarseTile,
     TileMaps,
@@ -303,7 +303,7 @@ class Bench:
             ensemble, loss, steps = last.snapshot(), float(np.mean(last.losses)), last.iteration + 1
         else:
             warm = old if old and old.values == what.values and old.facts.stage is task.stage else None
-            (ensemble, loss), steps = learn_slice(what, self.config, warm), 0
+            (ensemble, loss), steps = learn_slice(what, self.config, warm, task.labels), 0
         parts = preview_parts(ensemble, len(what.sources), staged)
         number = old.facts.number + 1 if old else self.first_number
         needs = Stage.FILTERS if task.stage is Stage.FILTERS or Stage.FILTERS in parts else Stage.ALL
@@ -467,15 +467,15 @@ class Bench:
 
     # ---- classifiers -------------------------------------------------------------------------------------------------
 
-    def classifier(self, classes: Mapping[int, LabelClass], channels: tuple[int, ...] | None) -> Classifier | None:
-        """The converged head as a classifier; None if there is none that reads all features."""
+    def classifier(self, classes: Mapping[int, LabelClass], name: str, channels: tuple[int, ...] | None) -> Classifier | None:
+        """The converged head as a classifier; None if none reads all features. `name` is the backbone's, or its folder."""
         head = self.head
         if head is None or not head.facts.converged or head.facts.stage is not Stage.ALL:
             return None
         settings, card = self.settings, self.backbone.card
         info = ClassifierInfo(
             classes=tuple(classes[value] for value in head.values),
-            backbone=card.name,
+            backbone=name,
             backbone_digest=card.digest,
             blocks=settings.blocks,
             timesteps=settings.timesteps,
@@ -521,7 +521,7 @@ def make_bench(
     memory: int,
 ) -> Bench:
     """A bench for the features that are `chosen` (arguments of `FeatureSettings.of`; None is the backbone's default)."""
-    settings = FeatureSettings.of(backbone, **chosen)
+    settings = FeatureSettings.of(backbone, **chosen, tile=-(-backbone.card.tile // BLOCK) * BLOCK)
     config = EnsembleConfig.of(dense=False, members=MEMBERS, hidden=HIDDEN)
     return Bench(backbone, settings, config, smooth, session, session.strokes, cache, memory, session.show)
 

@@ -235,7 +235,7 @@ class Session(ClassEditing):
         OutputError
             If it cannot be written.
         """
-        classifier = self.bench.classifier(self.class_table(), self._channels()) if self.bench else None
+        classifier = self.bench.classifier(self.class_table(), self.settings.backbone, self._channels()) if self.bench else None
         if classifier is None:
             raise ClassifierError("there is no classifier to save yet; paint two classes and wait for the exact picture")
         classifier.save(path)

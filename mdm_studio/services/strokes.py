@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from mdm_studio.engine.tiles import TileGrid
 from mdm_studio.services.live_plan import PlaneKey, Tile, Window
 
-BLOCK = 128
-"""Side of a block in pixels; a tile holds whole blocks."""
+BLOCK = 64
+"""Side of a block in pixels; the tiles of a session hold whole blocks."""
 
 
 class Block(NamedTuple):
@@ -23,6 +23,11 @@ class Block(NamedTuple):
     plane: PlaneKey
     row: int
     col: int
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Its rows and columns; at the border of an image it may reach beyond."""
+        return slice(self.row * BLOCK, (self.row + 1) * BLOCK), slice(self.col * BLOCK, (self.col + 1) * BLOCK)
 
     def tile(self, grid: TileGrid) -> Tile:
         """The tile that holds it."""

@@ -8,7 +8,7 @@ from mdm_studio.services.live_plan import PlaneKey, Tile, Window
 from mdm_studio.services.strokes import BLOCK, StrokeIndex, block_window
 
 PLANE = PlaneKey("a", 0)
-SIZE = (3 * BLOCK + 17, 2 * BLOCK + 5)
+SIZE = (6 * BLOCK + 17, 4 * BLOCK + 5)
 
 
 def whole(labels):
@@ -80,9 +80,9 @@ def test_a_closed_image_is_forgotten():
 @pytest.mark.parametrize(
     ("rows", "cols", "expected"),
     [
-        (slice(130, 131), slice(0, 1), (128, 256, 0, 128)),
-        (slice(-5, 3), slice(100, 9999), (0, 128, 0, SIZE[1])),
-        (slice(390, 401), slice(127, 129), (384, SIZE[0], 0, 256)),
+        (slice(70, 71), slice(0, 1), (64, 128, 0, 64)),
+        (slice(-5, 3), slice(50, 9999), (0, 64, 0, SIZE[1])),
+        (slice(390, 401), slice(63, 65), (384, SIZE[0], 0, 128)),
     ],
 )
 def test_windows_are_whole_blocks_inside_the_image(rows, cols, expected):

@@ -1,0 +1,494 @@
+"""A live session as a front end sees it, on images of discs and a tiny network; no Qt."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import zarr
+
+from mdm_studio.engine.features import PlaneFeatures
+from mdm_studio.engine.smoothing import predict_plane
+from mdm_studio.errors import ClassifierError, UsageError
+from mdm_studio.io.array_planes import ArrayImage
+from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.services import live_core
+from mdm_studio.services.classifier import load_classifier
+from mdm_studio.services.live_plan import Extract
+from mdm_studio.services.session import LiveSettings, Session, View
+from mdm_studio.testing import blobs
+
+H, W = 150, 190
+WHOLE = View(slice(0, H), slice(0, W))
+
+
+class User:
+    """Paints in an array as a viewer would, and waits as a user would."""
+
+    def __init__(self, session):
+        self.session = session
+        self.said = []
+        session.failed.connect(self.said.append)
+        session.noticed.connect(self.said.append)
+        self.arrays, self.truth = {}, {}
+
+    def open(self, key="a", seed=0, labels=None, stack=()):
+        image, mask = blobs(H, W, seed=seed)
+        pixels = np.broadcast_to(image, (*stack, *image.shape))
+        self.arrays[key] = np.zeros((*stack, H, W), np.uint8) if labels is None else labels
+        self.truth[key] = mask
+        self.session.open_image(key, ArrayImage(pixels, rgb=True, name=key), self.arrays[key])
+        self.session.picture(key, "prediction")
+        self.session.view_moved({(k, (0,) * len(stack)): WHOLE for k in self.arrays})
+        return self.arrays[key]
+
+    def paint(self, row=40, key="a", plane=(), height=3):
+        """A broad stroke along a row, each pixel with its true class."""
+        rows = slice(row, row + height)
+        self.arrays[key][(*plane, rows)] = self.truth[key][rows]
+        self.session.labels_changed(key, plane, rows, slice(0, W))
+
+    def wait(self, kind="exact", seconds=60):
+        """Wait until everything in view shows the newest strokes."""
+        return self.until(lambda: self.session.up_to_date == kind, seconds)
+
+    def until(self, condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, (self.session.status, self.said)
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def make(tiny_backbone):
+    """Make sessions that are closed at the end."""
+    made = []
+
+    def build(cache=None, **options):
+        settings = options.pop("settings", LiveSettings(backbone=str(tiny_backbone), filters=True, smooth=4))
+        session = Session(cache, settings=settings, **options)
+        made.append(session)
+        return User(session)
+
+    yield build
+    for session in made:
+        assert session.close(timeout=20)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("mdm-studio", "autosave"))]
+
+
+def accuracy(user, key="a", plane=()):
+    return float((user.session.picture(key, "prediction")[0][plane] == user.truth[key]).mean())
+
+
+def test_the_mask_follows_the_strokes(make):
+    user = make()
+    user.open()
+    user.paint(40)
+    user.wait()
+    first = accuracy(user)
+    assert first > 0.9
+    assert [each.name for each in user.session.classes] == ["class 1", "class 2"]
+    status = user.session.status
+    user.until(lambda: user.session.status.text.startswith("up to date"))
+    assert status.painted == 3 * W
+    user.arrays["a"][:] = 0
+    user.session.labels_changed("a", (), slice(0, H), slice(0, W))
+    user.until(lambda: user.session.painted == {})
+    user.paint(100)
+    user.wait()
+    assert accuracy(user) > 0.9
+    assert user.said == []
+
+
+def test_the_exact_picture_is_what_the_saved_classifier_predicts(make, tmp_path):
+    """Progressive pictures are for the eye; what they end in is what is exported, tile borders and smoothing included."""
+    user = make()
+    user.open()
+    user.paint(40)
+    user.wait()
+    path = tmp_path / "live.mdm"
+    user.session.save_classifier(path)
+    classifier = load_classifier(path)
+    plane = user.session.images["a"].source.plane(())
+    source = PlaneFeatures(classifier.backbone, plane, classifier.settings, None)
+    assert len(source.grid) > 4
+    values = np.array([each.value for each in classifier.info.classes])
+    exported = np.zeros((H, W), np.uint8)
+    for rows, cols, found in predict_plane(classifier.ensemble, source, smooth=classifier.info.smooth):
+        exported[rows, cols] = values[found.labels]
+    np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], exported)
+
+
+def test_a_preview_comes_before_the_exact_picture(make):
+    user = make()
+    kinds = []
+    user.session.updated.connect(lambda kind, _: kinds.append(kind))
+    user.open()
+    user.paint(40)
+    user.wait()
+    user.paint(100)
+    user.wait()
+    assert kinds[-2:] == ["preview", "exact"]
+
+
+def test_not_live_waits_to_be_asked(make):
+    user = make(live=False)
+    user.open()
+    user.paint()
+    user.until(lambda: "press Update once" in user.session.status.text)
+    assert not user.session.picture("a", "prediction")[0].any()
+    user.session.update_once()
+    user.wait()
+    shown = user.session.picture("a", "prediction")[0].copy()
+    user.paint(100)
+    user.until(lambda: "press Update once" in user.session.status.text)
+    np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], shown)
+    user.session.set_live(True)
+    user.wait()
+
+
+def test_uncertainty_and_probabilities_are_drawn_when_asked_for(make):
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    uncertainty = user.session.picture("a", "uncertainty")[0]
+    probability = user.session.picture("a", "probability:2")[0]
+    user.until(lambda: probability.max() > 0.5 and uncertainty.max() > 0)
+    user.wait()
+    assert ((probability > 0.5) == (user.session.picture("a", "prediction")[0] == 2)).mean() > 0.99
+
+
+def test_a_stack_is_labelled_slice_by_slice(make):
+    user = make()
+    user.open(stack=(2,))
+    user.paint(plane=(0,))
+    user.wait()
+    picture = user.session.picture("a", "prediction")[0]
+    assert (picture[0] == user.truth["a"]).mean() > 0.9
+    assert not picture[1].any()
+    user.session.view_moved({("a", (1,)): WHOLE})
+    user.until(lambda: picture[1].all())
+    assert (picture[1] == user.truth["a"]).mean() > 0.9
+
+
+def test_strokes_of_several_images_make_one_classifier_and_a_closed_image_leaves_it(make):
+    user = make()
+    user.open("a", 0)
+    user.open("b", 1)
+    user.paint(40, "a")
+    user.paint(90, "b")
+    user.wait()
+    assert accuracy(user, "a") > 0.9
+    assert accuracy(user, "b") > 0.9
+    assert user.session.painted[1] + user.session.painted[2] == 6 * W
+    user.session.close_image("b")
+    user.until(lambda: sum(user.session.painted.values()) == 3 * W)
+    with pytest.raises(KeyError):
+        user.session.picture("b", "prediction")
+
+
+def test_labels_in_a_zarr_array(make):
+    user = make()
+    user.open(labels=zarr.create_array({}, shape=(H, W), chunks=(64, 64), dtype="uint8"))
+    user.paint()
+    user.wait()
+    assert accuracy(user) > 0.9
+
+
+def test_merge_remove_and_undo_rewrite_the_strokes(make):
+    user = make()
+    labels = user.open()
+    rewritten = []
+    user.session.labels_rewritten.connect(rewritten.append)
+    user.paint()
+    user.wait()
+    painted = labels.copy()
+    third = user.session.add_class("edge", "#123456")
+    assert third == LabelClass(3, "edge", "#123456")
+    user.session.merge_classes(2, 3)
+    user.wait_for_labels = user.until(lambda: user.session.painted.get(3) == (painted == 2).sum())
+    assert not (labels == 2).any()
+    assert [each.value for each in user.session.classes] == [1, 3]
+    assert user.session.undo_class_change() == "merge of 'class 2' into 'edge'"
+    user.until(lambda: np.array_equal(labels, painted))
+    user.session.remove_class(1)
+    user.until(lambda: 1 not in user.session.painted)
+    assert not (labels == 1).any()
+    assert user.session.undo_class_change() == "removal of 'class 1'"
+    user.until(lambda: np.array_equal(labels, painted))
+    assert user.session.undo_class_change() is None
+    assert set(rewritten) == {"a"}
+
+
+def test_class_names_are_unique_and_told_from_numbers(make):
+    user = make()
+    session = user.session
+    session.add_class("ground")
+    with pytest.raises(UsageError, match="already"):
+        session.add_class(" Ground ")
+    with pytest.raises(UsageError, match="needs a name"):
+        session.add_class(" ")
+    with pytest.raises(UsageError, match="no class with the value 9"):
+        session.rename_class(9, "x")
+    with pytest.raises(UsageError, match="with itself"):
+        session.merge_classes(1, 1)
+    session.rename_class(1, "soil")
+    session.recolor_class(1, "#00ff00")
+    assert session.classes == (LabelClass(1, "soil", "#00ff00"),)
+
+
+def test_a_value_painted_without_a_class_gets_one(make):
+    user = make()
+    labels = user.open()
+    labels[5, 5] = 7
+    user.session.labels_changed("a", (), slice(5, 6), slice(5, 6))
+    user.until(lambda: [each.value for each in user.session.classes] == [7])
+    assert user.session.classes[0].name == "class 7"
+
+
+def test_strokes_that_are_there_when_an_image_is_opened_are_learnt(make):
+    user = make()
+    labels = np.zeros((H, W), np.uint8)
+    _, mask = blobs(H, W)
+    labels[40:43] = mask[40:43]
+    user.open(labels=labels)
+    user.wait()
+    assert accuracy(user) > 0.9
+
+
+def test_other_features_replace_the_picture(make):
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    before = user.session.bench
+    user.session.choose(blocks=(), filters=True, smooth=0)
+    user.until(lambda: user.session.bench is not before)
+    user.wait()
+    assert user.session.settings.blocks == ()
+    assert accuracy(user) > 0.9
+    with pytest.raises(UsageError, match="nothing called"):
+        user.session.choose(colour="red")
+    user.session.choose(blocks=(99,))
+    user.until(lambda: "99" in (user.session.status.error or ""))
+    assert user.said
+    assert accuracy(user) > 0.9  # what was there is still shown
+
+
+def test_a_backbone_that_is_missing_is_told_and_another_one_puts_it_right(make, tiny_backbone):
+    user = make(settings=LiveSettings(backbone="nowhere"))
+    user.open()
+    user.until(lambda: "nowhere" in (user.session.status.error or ""))
+    user.session.choose(backbone=str(tiny_backbone))
+    user.paint()
+    user.wait()
+    assert user.session.status.error is None
+
+
+def test_what_fails_is_told_left_alone_and_tried_again_when_asked(make, monkeypatch):
+    user = make()
+    user.open()
+    user.paint(40)
+    user.wait()
+    good = user.session.picture("a", "prediction")[0].copy()
+    broken = threading.Event()
+    broken.set()
+    learn = type(user.session.bench)._learn
+
+    def failing(self, *args):
+        if broken.is_set():
+            raise MemoryError("no memory for this")
+        learn(self, *args)
+
+    monkeypatch.setattr(type(user.session.bench), "_learn", failing)
+    user.paint(100)
+    user.until(lambda: "no memory" in (user.session.status.error or ""))
+    np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], good)
+    said = len(user.said)
+    time.sleep(0.3)
+    assert len(user.said) == said  # not again and again
+    broken.clear()
+    user.session.retry()
+    user.wait()
+    user.until(lambda: user.session.status.error is None)
+
+
+def test_cancel_stops_and_the_next_stroke_goes_on(make):
+    user = make()
+    user.open()
+    user.paint(40)
+    user.session.cancel()
+    user.until(lambda: not user.session.status.busy)
+    user.paint(100)
+    user.wait()
+
+
+def test_features_are_found_again_by_the_next_session(make, tmp_path, monkeypatch):
+    first = make(FeatureCache(tmp_path / "cache"))
+    first.open()
+    first.paint()
+    first.wait()
+    first.until(lambda: not first.session.status.busy)
+    first.session.close()
+    computed = []
+    extract = PlaneFeatures._extract_tile
+    monkeypatch.setattr(PlaneFeatures, "_extract_tile", lambda self, *a: computed.append(a) or extract(self, *a))
+    second = make(FeatureCache(tmp_path / "cache"))
+    second.open()
+    second.paint()
+    second.wait()
+    assert computed == []
+
+
+def test_a_small_memory_only_costs_time(make, tmp_path):
+    user = make(FeatureCache(tmp_path / "cache"), memory=4 << 20)
+    user.open()
+    user.paint(40)
+    user.wait()
+    user.paint(100)
+    user.wait()
+    assert accuracy(user) > 0.9
+
+
+def test_a_stroke_far_from_the_view_pulls_its_tile_to_the_front(make, monkeypatch):
+    order = []
+    do = live_core.LiveCore._do
+
+    def noted(self, role, bench, task):
+        order.append(task)
+        do(self, role, bench, task)
+
+    monkeypatch.setattr(live_core.LiveCore, "_do", noted)
+    user = make(live=False)
+    user.open()
+    user.session.view_moved({("a", ()): View(slice(0, 60), slice(0, 60))})
+    user.paint(140)
+    user.until(lambda: len([t for t in order if isinstance(t, Extract)]) > 12)
+    network = [task.tile.row for task in order if isinstance(task, Extract) and task.stage == 2]
+    assert 2 in network[:2]
+
+
+def test_a_classifier_from_a_file_predicts_until_the_next_stroke(make, tmp_path):
+    user = make()
+    user.session.failed.connect(user.said.append)
+    with pytest.raises(ClassifierError, match="no classifier to save yet"):
+        user.session.save_classifier(tmp_path / "x.mdm")
+    user.open()
+    user.paint()
+    user.wait()
+    user.session.rename_class(2, "disc")
+    user.session.save_classifier(tmp_path / "x.mdm")
+    other = make(settings=LiveSettings(backbone=user.session.settings.backbone, blocks=(1,), filters=False))
+    other.open("a", seed=3)
+    other.session.load_classifier(tmp_path / "x.mdm")
+    other.until(lambda: accuracy(other) > 0.9)
+    assert [each.name for each in other.session.classes] == ["class 1", "disc"]
+    other.until(lambda: "loaded" in other.session.status.text)
+    other.session.load_classifier(tmp_path / "nothing.mdm")
+    other.until(lambda: "nothing.mdm" in (other.session.status.error or ""))
+
+
+def test_suggestions(make):
+    user = make()
+    found = []
+    user.session.suggested.connect(found.append)
+    user.open()
+    user.session.suggest_next()
+    user.until(lambda: any("nothing to suggest yet" in each for each in user.said))
+    user.paint()
+    user.wait()
+    user.session.suggest_next()
+    user.session.suggest_next()
+    user.until(lambda: len(found) == 2)
+    assert found[0].window != found[1].window
+    assert found[0].why
+
+
+def test_labels_of_another_shape_are_refused(make):
+    user = make()
+    image, _ = blobs(H, W)
+    with pytest.raises(UsageError, match=r"\(3, 3\)"):
+        user.session.open_image("a", ArrayImage(image, rgb=True, name="a"), np.zeros((3, 3), np.uint8))
+
+
+def test_strokes_classes_and_settings_come_back(make, tmp_path):
+    first = make(keep="automatic")
+    labels = first.open()
+    first.session.add_class("ground")
+    first.session.add_class("disc", "#abcdef")
+    first.session.choose(smooth=2)
+    first.paint()
+    first.wait()
+    assert first.session.unsaved() is None
+    first.session.close()
+    second = make(keep="automatic")
+    again = second.open()
+    second.wait()
+    np.testing.assert_array_equal(again, labels)
+    assert [(each.name, each.color) for each in second.session.classes][1] == ("disc", "#abcdef")
+    second.until(lambda: second.session.settings.smooth == 2)
+    assert any("restored" in each for each in second.said)
+    assert accuracy(second) > 0.9
+    other = tmp_path / "named"
+    second.session.save_project_as(other)
+    second.until(lambda: any("from now on" in each for each in second.said))
+    second.paint(100)
+    second.wait()
+    assert second.session.unsaved() is None
+    second.session.close()
+    third = make(keep=other)
+    np.testing.assert_array_equal(third.open() * 0, 0 * again)
+    third.until(lambda: np.array_equal(third.arrays["a"], again))
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_nothing_else_stops(make, tmp_path):
+    place = tmp_path / "file"
+    place.write_text("not a folder")
+    user = make(keep=place)
+    user.open()
+    user.paint()
+    user.wait()
+    assert user.said
+    assert str(place) in user.said[0]
+
+
+def test_importing_the_session_loads_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; import mdm_studio.services.session; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_verbs_return_at_once(make):
+    user = make()
+    user.open()
+    slow = []
+    for call in (
+        lambda: user.paint(40),
+        lambda: user.session.view_moved({("a", ()): WHOLE}),
+        lambda: user.session.picture("a", "uncertainty"),
+    ):
+        for _ in range(20):
+            begin = time.perf_counter()
+            call()
+            slow.append(time.perf_counter() - begin)
+    assert np.median(slow) < 0.005
+    user.wait()
+
+
+def test_the_session_frees_what_it_held(make, tiny_backbone):
+    import gc
+    import weakref
+
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    kept = weakref.ref(user.session.bench)
+    user.session.choose(smooth=1)
+    user.until(lambda: user.session.bench is not kept())
+    user.wait()
+    user.until(lambda: gc.collect() >= 0 and kept() is None)
