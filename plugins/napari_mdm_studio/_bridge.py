@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from mdm_studio.errors import InputError
@@ -31,11 +32,15 @@ _GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_l
 
 @dataclass
 class BoundImage:
-    """A chosen image: its layer, its strokes, its outputs. `key` is its name in the session and never changes."""
+    """A chosen image: its layer, its strokes, its outputs.
+
+    `key` is its name in the session and never changes; `array` holds the strokes, and the session writes into it, too.
+    """
 
     key: str
     layer: Image
     strokes: Labels
+    array: Any
     channel_axis: ChannelAxis
     pictures: PictureLayers
     watcher: StrokesWatcher
@@ -99,13 +104,13 @@ class Bridge:
         strokes = self._strokes_layer(layer, geometry)
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
         watcher = StrokesWatcher(strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key))
-        bound = self.images[key] = BoundImage(key, layer, strokes, channel_axis, pictures, watcher)
+        self.session.open_image(key, planes, strokes.data)
+        bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, pictures, watcher)
         for name in _GEOMETRY:
             getattr(layer.events, name).connect(self._moved)
         layer.events.data.connect(self._image_replaced)
         strokes.events.selected_label.connect(self._label_selected)
         strokes.colormap = class_colormap(self.session.classes, unknown=True)
-        self.session.open_image(key, planes, strokes.data)
         for output in self.outputs:
             self._show(bound, output)
         self._views.soon()
@@ -179,16 +184,20 @@ class Bridge:
             pass  # it is no image any more, and the list of images shows that it is not chosen
 
     def _strokes_replaced(self, key: str) -> None:
+        """The strokes layer was given other data: they go into the array that the session has, and the layer keeps that."""
         bound = self.images[key]
-        if tuple(bound.strokes.data.shape) == bound.geometry.shape:
-            self.session.close_image(key)
-            self.session.open_image(key, planes_of(bound.layer, bound.channel_axis), bound.strokes.data)
-            bound.pictures.close()
-            for output in self.outputs:
-                self._show(bound, output)
-            self._views.soon()
-        else:
+        given, array = bound.strokes.data, bound.array
+        if given is array:
+            return
+        if tuple(given.shape) != bound.geometry.shape or int(np.max(given)) > np.iinfo(array.dtype).max:
             self.remove(key)
+            return
+        height, width = bound.geometry.shape[-2:]
+        for plane in np.ndindex(bound.geometry.shape[:-2]):
+            array[plane] = np.asarray(given[plane])
+        bound.strokes.data = array
+        for plane in np.ndindex(bound.geometry.shape[:-2]):
+            self.session.labels_changed(key, plane, slice(0, height), slice(0, width))
 
     def _moved(self, event: Any) -> None:
         """The image was given another place: its layers follow."""

@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from napari_mdm_studio._actions import action
 from napari_mdm_studio._preferences import PLUGIN
-from napari_mdm_studio._session_home import SessionHome, home_of
-
-SEGMENT, EXPLORER = "Segment", "Feature explorer"
+from napari_mdm_studio._session_home import SEGMENT, SessionHome, home_of
 
 
 def open_segment() -> SessionHome | None:
@@ -18,8 +16,10 @@ def open_segment() -> SessionHome | None:
     viewer = napari.current_viewer()
     if viewer is None:
         return None
-    viewer.window.add_plugin_dock_widget(PLUGIN, SEGMENT)
-    return home_of(viewer)
+    home = home_of(viewer)
+    if SEGMENT not in home.docks:
+        viewer.window.add_plugin_dock_widget(PLUGIN, SEGMENT)
+    return home
 
 
 def _command(name: str) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTableWidg
 
 from napari_mdm_studio._bridge import opening
 from napari_mdm_studio._geometry import ChannelAxis
+from napari_mdm_studio._pictures import OUTPUT
 from napari_mdm_studio._planes import channel_axes, describe_channels, likely_channel_axis
 from napari_mdm_studio._widgets import Section, quietly
 
@@ -65,8 +66,8 @@ class ImagesBox(Section):
     def _update(self) -> None:
         from napari.layers import Image
 
-        own = {id(layer) for bound in self._home.bridge.images.values() for layer in bound.layers[1:]}
-        layers = [layer for layer in self._home.viewer.layers if isinstance(layer, Image) and id(layer) not in own]
+        there = [layer for layer in self._home.viewer.layers if isinstance(layer, Image)]
+        layers = [layer for layer in there if not OUTPUT.items() <= layer.metadata.items()]
         self._axes = {layer: self._axes.get(layer, likely_channel_axis(layer)) for layer in layers}
         bridge = self._home.bridge
         chosen = [layer for layer in layers if bridge.bound_to(layer)]

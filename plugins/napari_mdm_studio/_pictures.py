@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mdm_studio.io.classifier_file import LabelClass
 
 PREDICTION, UNCERTAINTY, PROBABILITY = "prediction", "uncertainty", "probability:"
+OUTPUT = {"mdm-studio": "output"}
+"""Metadata of the layers made here: they are no images to label."""
 _UNKNOWN = "#9a9a9a"  # strokes of a value that is no class
 
 
@@ -91,7 +93,7 @@ class PictureLayers:
         layers = self._viewer.layers
         active = layers.selection.active
         make = self._viewer.add_labels if kind == "labels" else self._viewer.add_image
-        layer = make(data, name=name, **(self.geometry.options() | options))
+        layer = make(data, name=name, metadata=dict(OUTPUT), **(self.geometry.options() | options))
         below = self._below()
         if below in layers:
             layers.move(layers.index(layer), layers.index(below))

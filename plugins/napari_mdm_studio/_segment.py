@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_mdm_studio._actions import with_key
@@ -14,7 +14,7 @@ from napari_mdm_studio._backbone_box import BackboneBox
 from napari_mdm_studio._classes_box import ClassesBox
 from napari_mdm_studio._images_box import ImagesBox
 from napari_mdm_studio._outputs_box import OutputsBox
-from napari_mdm_studio._session_home import home_of, save_suffix
+from napari_mdm_studio._session_home import SEGMENT, home_of, save_suffix
 from napari_mdm_studio._status_box import StatusBox
 from napari_mdm_studio._widgets import button, note, row
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 340
 _CLASSIFIERS = "Classifiers of MDM Studio (*.mdm)"
+_LONGEST_SAVE = 60_000  # ms that a window waits for its project before it closes
 _ROOM = 2.0  # the canvas shows so many times the suggested window, so that its surroundings are seen
 
 
@@ -42,7 +43,7 @@ class Segment(QWidget):
         super().__init__()
         self.home: SessionHome = home_of(viewer)
         self.setMinimumWidth(_WIDTH)
-        self.setAccessibleName("Segment")
+        self.setAccessibleName(SEGMENT)
         self.images = ImagesBox(self.home)
         self.backbone = BackboneBox(self.home)
         self.classes = ClassesBox(self.home)
@@ -65,7 +66,8 @@ class Segment(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
-        self.home.save = self.save_classifier
+        self.home.has_dock(SEGMENT, self)
+        self.home.save = self.save_before_closing
         self.home.relay(self.home.session.suggested, self._go_to, owner=self)
 
     def _suggestion(self) -> QWidget:
@@ -84,7 +86,11 @@ class Segment(QWidget):
     def _files(self) -> Any:
         self.save = button("&Save classifier...", "Write FILE.mdm, for more images or the command line.", self.save_classifier)
         self.load = button("L&oad classifier...", "Predict with FILE.mdm, until the next stroke.", self.load_classifier)
-        return row(self.save, self.load)
+        self.project = button("Save &project as...", "Keep strokes and classes in a folder of yours.", self.save_project)
+        files = QVBoxLayout()
+        files.addLayout(row(self.save, self.load))
+        files.addWidget(self.project)
+        return files
 
     def save_classifier(self, path: str = "") -> bool:
         """Save the classifier; asks where unless `path` is given. False if it was not saved."""
@@ -102,6 +108,29 @@ class Segment(QWidget):
         path = path or QFileDialog.getOpenFileName(self, "Load classifier", "", _CLASSIFIERS)[0]
         if path:
             self.home.session.load_classifier(Path(path))
+
+    def save_project(self, folder: str = "") -> bool:
+        """Keep the work in a new folder from now on; asks which unless `folder` is given. False if that was not begun."""
+        folder = folder or QFileDialog.getSaveFileName(self, "Save project as", "project", "Folders (*)")[0]
+        return bool(folder) and self.home.attempt(self.home.session.save_project_as, Path(folder))
+
+    def save_before_closing(self) -> bool:
+        """Save the project and wait for the outcome; False if nothing was saved."""
+        loop, outcome = QEventLoop(), []
+
+        def answer(text: str, saved: bool) -> None:
+            outcome.append(saved)
+            loop.quit()
+
+        session = self.home.session
+        relays = [self.home.relay(session.noticed, lambda text: answer(text, True))]
+        relays.append(self.home.relay(session.failed, lambda text: answer(text, False)))
+        if self.save_project():
+            QTimer.singleShot(_LONGEST_SAVE, loop.quit)
+            loop.exec()
+        for relay in relays:
+            self.home.drop(relay)
+        return bool(outcome and outcome[-1])
 
     def _go_to(self, suggestion: Suggestion) -> None:
         """Show the suggested window and say why."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from mdm_studio.services.session import Session
 
+SEGMENT = "Segment"
+"""Name of the dock that labels."""
 _homes: weakref.WeakKeyDictionary[Any, SessionHome] = weakref.WeakKeyDictionary()
 
 
@@ -52,7 +54,11 @@ def new_session(chosen: Preferences) -> Session:
     from mdm_studio.services.session import LiveSettings, Session
 
     settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
-    return Session(FeatureCache(default_cache_dir()), memory=chosen.memory << 20, settings=settings, live=chosen.live)
+    cache = FeatureCache(default_cache_dir())
+    session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep="automatic")
+    for name in ("background", "object"):  # two at least are needed, and a restored project brings its own
+        session.add_class(name)
+    return session
 
 
 class SessionHome:
@@ -69,6 +75,8 @@ class SessionHome:
     save : callable or None
         Saves what `Session.unsaved` tells of and gives whether that was done; asked when the window closes. The Segment
         dock sets it.
+    docks : dict
+        The docks that are open, by name; see `has_dock`.
     """
 
     closed = Signal()
@@ -78,10 +86,12 @@ class SessionHome:
         self.session: Session = session
         self.runner = Runner()
         self.save: Callable[[], bool] | None = None
+        self.docks: dict[str, QObject] = {}
         self._kept: list[Relay] = []
         self._open = True
         self.bridge: Bridge = Bridge(viewer, session, self.relay)
         self.relay(session.failed, self.warn)
+        self.relay(session.noticed, self.tell)
         self._keys = KeyBinder(self, canvas_widget(viewer))
         self._watch = _CloseWatch(main_window(viewer), self._may_close, self.close)
 
@@ -109,6 +119,11 @@ class SessionHome:
     def choose_image(self, layer: Image, channel_axis: ChannelAxis = None) -> bool:
         """Choose an image layer for labelling; False, and a message, if it cannot be one."""
         return self.attempt(self.bridge.add, layer, channel_axis)
+
+    def has_dock(self, name: str, dock: QObject) -> None:
+        """Know a dock as long as it lives, so that no command opens it a second time."""
+        self.docks[name] = dock
+        dock.destroyed.connect(lambda: self.docks.pop(name, None))
 
     def attempt(self, verb: Callable[..., object], *values: Any, **options: Any) -> bool:
         """Call a verb of the session; False, and a message, if it refuses in words."""

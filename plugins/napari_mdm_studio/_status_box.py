@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mdm_studio.services.session import Status
     from napari_mdm_studio._session_home import SessionHome
 
-_ERROR = "QFrame#error { border: 1px solid #d55e00; border-radius: 4px; background: rgba(213, 94, 0, 45); } QFrame#error * { border: 0; }"
+_ERROR = "QFrame#error { border: 1px solid #d55e00; border-radius: 4px; background: rgba(213, 94, 0, 45); }"
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
 
@@ -63,7 +63,7 @@ class StatusBox(Section):
             self.bar.setRange(0, 0)  # moves to and fro
         else:
             self.bar.setRange(0, max(total, 1))
-            self.bar.setValue(status.tiles_done if status.busy else max(total, 1))
+            self.bar.setValue(status.tiles_done if status.busy else 0)
         self.bar.setEnabled(status.busy)
         self.bar.setToolTip(f"{status.tiles_done} of {total} tiles in view")
         self._show_facts(status)

@@ -30,7 +30,8 @@ class Relay(QObject):
     callback : callable
         Takes what the signal carries. Called from the event loop, never from within the emission.
     every : float
-        Least time between two deliveries in seconds; what comes in between waits.
+        Least time between two deliveries in seconds; what comes in between waits. Where a delivery and the drawing after it
+        take long, the pause is twice as long as they took, so that the mouse is served in between.
     key : callable, optional
         Of the waiting emissions with equal ``key(*values)`` only the latest is delivered; without it, all are.
     """
@@ -53,7 +54,7 @@ class Relay(QObject):
         self._lock = threading.Lock()
         self._waiting: dict[Hashable, tuple[Any, ...]] = {}
         self._called = False  # a delivery is on its way
-        self._last = -every
+        self._next = 0.0
         self._timer = QTimer(self, singleShot=True)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._deliver)
@@ -71,7 +72,7 @@ class Relay(QObject):
             self._arrived.emit()
 
     def _schedule(self) -> None:
-        wait = self._last + self._every - time.monotonic()
+        wait = self._next - time.monotonic()
         if wait > 0:
             self._timer.start(int(wait * 1000) + 1)
         else:
@@ -80,9 +81,16 @@ class Relay(QObject):
     def _deliver(self) -> None:
         with self._lock:
             batch, self._waiting, self._called = list(self._waiting.values()), {}, False
-        self._last = time.monotonic()
+        start = time.monotonic()
         for values in batch:
             self._callback(*values)
+        if self._every:
+            self._next = start + self._every
+            QTimer.singleShot(0, self, lambda: self._breathe(start))  # comes after the drawing
+
+    def _breathe(self, start: float) -> None:
+        now = time.monotonic()
+        self._next = max(start + self._every, now + 2 * (now - start))
 
     def close(self) -> None:
         """Deliver nothing more, not even what is waiting."""

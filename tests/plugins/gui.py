@@ -70,6 +70,7 @@ class FakeSession:
     labels_rewritten = Signal(str)
     suggested = Signal(object)
     failed = Signal(str)
+    noticed = Signal(str)
 
     def __init__(self):
         colors = class_palette(9)
@@ -197,6 +198,10 @@ class FakeSession:
 
     def load_classifier(self, path):
         self.calls.append(("load_classifier", path))
+
+    def save_project_as(self, folder):
+        self.calls.append(("save_project_as", folder))
+        self.noticed.emit("the project is kept elsewhere from now on")
 
     def unsaved(self):
         return self.unsaved_words

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-
-
 napari_layers = pytest.importorskip("napari.layers")
 Image, Labels = napari_layers.Image, napari_layers.Labels
 
 
 def layer_options():
-    return {"scale": (2.0, 0.5, 0.25), "translate": (1.0, 10.0, 20.0), "units": ("micrometer",) * 3, "axis_labels": ("z", "y", "x")}
+    place = {"scale": (2.0, 0.5, 0.25), "translate": (1.0, 10.0, 20.0)}
+    return {**place, "units": ("micrometer",) * 3, "axis_labels": ("z", "y", "x")}
 
 
 def test_the_geometry_of_a_layer_is_that_of_its_outputs():
@@ -33,7 +32,9 @@ def test_shear_and_affine_are_carried():
     np.testing.assert_allclose(labels.data_to_world((7, 9)), image.data_to_world((7, 9)))
 
 
-@pytest.mark.parametrize(("axis", "shape", "kept"), [(0, (3, 40, 50), (1, 2)), (1, (2, 3, 40, 50), (0, 2, 3)), (-1, (40, 50, 3), (0, 1))])
+@pytest.mark.parametrize(
+    ("axis", "shape", "kept"), [(0, (3, 40, 50), (1, 2)), (1, (2, 3, 40, 50), (0, 2, 3)), (-1, (40, 50, 3), (0, 1))]
+)
 def test_the_channel_axis_is_left_out(axis, shape, kept):
     from napari_mdm_studio._geometry import Geometry
 
@@ -169,7 +170,7 @@ def test_the_part_on_the_screen(corners, wanted):
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [("7", (7,)), ("4, 6-8", (4, 6, 7, 8)), (" 3;1 ", (1, 3)), ("", None), ("8-6", None), ("x", None), ("99", None), ("-1", None)],
+    [("7", (7,)), ("4, 6-8", (4, 6, 7, 8)), (" 3;1 ", (1, 3)), ("", None), ("8-6", None), ("x", None), ("99", None)],
 )
 def test_lists_of_numbers(text, numbers):
     from napari_mdm_studio._numbers import as_text, parse_numbers

@@ -1,5 +1,6 @@
 """Signals and functions between threads and the GUI, without a window."""
 
+import itertools
 import threading
 import time
 
@@ -16,7 +17,7 @@ class Source:
 
 
 @pytest.fixture
-def _app(monkeypatch):
+def app(monkeypatch):
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     from qtpy.QtWidgets import QApplication
 
@@ -24,7 +25,7 @@ def _app(monkeypatch):
 
 
 @pytest.fixture
-def runner(_app):
+def runner(app):
     from napari_mdm_studio._worker import Runner
 
     made = Runner()
@@ -33,7 +34,7 @@ def runner(_app):
 
 
 @pytest.mark.gui
-def test_emissions_of_any_thread_arrive_in_order_on_the_gui_thread(_app):
+def test_emissions_of_any_thread_arrive_in_order_on_the_gui_thread(app):
     from napari_mdm_studio._worker import Relay
 
     source, got = Source(), []
@@ -53,7 +54,7 @@ def test_emissions_of_any_thread_arrive_in_order_on_the_gui_thread(_app):
 
 
 @pytest.mark.gui
-def test_a_throttled_relay_keeps_the_latest_of_each_key(_app):
+def test_a_throttled_relay_keeps_the_latest_of_each_key(app):
     from napari_mdm_studio._worker import Relay
 
     source, got = Source(), []
@@ -65,12 +66,12 @@ def test_a_throttled_relay_keeps_the_latest_of_each_key(_app):
     wait_until(lambda: len(got) >= 2 and {(name, number) for name, number, _ in got} >= {("a", 49), ("b", 49)})
     times = sorted({round(when, 3) for _, _, when in got})
     assert len(got) <= 14  # 0.25 s and more at 10 a second, two keys
-    assert all(later - earlier > 0.09 for earlier, later in zip(times[::1], times[1:], strict=False) if later - earlier > 0.01)
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times) if later - earlier > 0.01)
     relay.close()
 
 
 @pytest.mark.gui
-def test_nothing_waits_in_a_closed_relay(_app):
+def test_nothing_waits_in_a_closed_relay(app):
     from napari_mdm_studio._worker import Relay
 
     source, got = Source(), []
