@@ -136,7 +136,7 @@ class Session(ClassEditing):
         """Strokes were painted or erased in a region of a plane."""
         image = self.images.get(key)
         if image is not None:
-            self._stroke_at = time.perf_counter()
+            self._stroke_at, self._paused = time.perf_counter(), False
             window = block_window(rows, cols, image.source.height, image.source.width)
             self._send("head", lambda: self._absorb(image, image.number(plane), window))
 
