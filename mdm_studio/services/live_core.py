@@ -30,6 +30,7 @@ from mdm_studio.services.live_plan import (
     Predict,
     Prepare,
     Settle,
+    Stage,
     Task,
     Tile,
     View,
@@ -340,7 +341,7 @@ def _clashes(task: Task, other: Task | None) -> bool:
     """Whether a task must wait for what the other thread is doing."""
     if other is None:
         return False
-    if isinstance(task, Extract | Predict) and isinstance(other, Extract | Predict):
+    if (isinstance(task, Extract) and isinstance(other, Extract)) or (isinstance(task, Predict) and isinstance(other, Predict)):
         return task.tile == other.tile
     if isinstance(task, Settle) or isinstance(other, Settle):
         return isinstance(other, Predict) or isinstance(task, Predict)
@@ -358,7 +359,7 @@ def _suits(role: Role, task: Task, bench: Bench) -> bool:
 
 def _completeness(facts: Facts, head: Head, views: Mapping[PlaneKey, View], margin: int) -> str:
     """``exact`` or ``preview``: what everything in view shows of a head; empty if not everything does."""
-    exact = head.converged
+    exact = head.converged and head.stage is Stage.ALL  # a head of the filters alone answers until the network's are there
     for key, view in views.items():
         if key not in facts.grids:
             return ""

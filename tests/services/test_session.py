@@ -492,3 +492,47 @@ def test_the_session_frees_what_it_held(make, tiny_backbone):
     user.until(lambda: user.session.bench is not kept())
     user.wait()
     user.until(lambda: gc.collect() >= 0 and kept() is None)
+
+
+PAINTER = """
+import sys, time
+import numpy as np
+from mdm_studio.io.array_planes import ArrayImage
+from mdm_studio.services.session import LiveSettings, Session
+from mdm_studio.testing import blobs
+
+image, mask = blobs(150, 190)
+labels = np.zeros((150, 190), np.uint8)
+session = Session(keep="automatic", settings=LiveSettings(backbone=sys.argv[1]))
+session.open_image("a", ArrayImage(image, rgb=True, name="a"), labels)
+session.add_class("ground")
+for row in range(0, 150, 2):
+    labels[row] = mask[row]
+    session.labels_changed("a", (), slice(row, row + 1), slice(0, 190))
+    print(row, time.time(), flush=True)
+    time.sleep(0.05)
+time.sleep(60)
+"""
+
+
+def test_after_kill_9_what_was_painted_two_seconds_before_is_there(make, tiny_backbone):
+    import subprocess
+    import sys
+
+    painter = subprocess.Popen([sys.executable, "-c", PAINTER, str(tiny_backbone)], stdout=subprocess.PIPE, text=True)
+    rows = []
+    while not rows or (rows[-1][1] - rows[0][1] < 3):
+        row, moment = painter.stdout.readline().split()
+        rows.append((int(row), float(moment)))
+    painter.kill()
+    killed = time.time()
+    painter.wait()
+    painter.stdout.close()
+    user = make(keep="automatic")
+    labels = user.open()
+    user.until(lambda: any("restored" in each for each in user.said))
+    saved = [row for row, moment in rows if moment < killed - 2]
+    assert saved
+    for row in saved:
+        np.testing.assert_array_equal(labels[row], user.truth["a"][row])
+    assert user.session.classes[0].name == "ground"
