@@ -47,6 +47,8 @@ class BackboneBox(Section):
         self.features = FeaturesForm(home)
         fold = QCollapsible("Features, smoothing, device")
         fold.setDuration(0)
+        fold.setCollapsedIcon("▸")
+        fold.setExpandedIcon("▾")
         for layout in (fold.layout(), fold.content().layout()):
             if layout is not None:
                 layout.setContentsMargins(0, 0, 0, 0)
@@ -99,7 +101,7 @@ class FeaturesForm(QWidget):
         self.timesteps.setToolTip("How much noise the backbone imagines, 0 to 1000: 50 or 50,200.")
         self.blocks.editingFinished.connect(lambda: self._numbers("blocks", self.blocks, (self._n_blocks or 1000) - 1))
         self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, _LAST_TIMESTEP))
-        form.addRow("&Blocks", self.blocks)
+        form.addRow("Bloc&ks", self.blocks)
         form.addRow("&Timesteps", self.timesteps)
         self.scales = [QCheckBox(f"{scale}x") for scale in _SCALES]
         scales = QHBoxLayout()
@@ -120,13 +122,13 @@ class FeaturesForm(QWidget):
         self.smooth.setKeyboardTracking(False)
         self.smooth.setToolTip("Radius of the filter that smooths predictions and keeps the image's edges.")
         self.smooth.valueChanged.connect(lambda value: home.session.choose(smooth=value))
-        form.addRow("S&moothing", self.smooth)
+        form.addRow("&Smoothing", self.smooth)
         self.device = QComboBox()
         for name, words in _DEVICES:
             self.device.addItem(words, name)
         self.device.activated.connect(lambda index: home.session.choose(device=self.device.itemData(index)))
         self.device.setToolTip("Where the backbone runs.")
-        form.addRow("&Device", self.device)
+        form.addRow("Device", self.device)
         self._n_blocks: int | None = None
 
     def _numbers(self, name: str, field: QLineEdit, largest: int) -> None:

@@ -125,7 +125,11 @@ class Bridge:
         name = layer.name + _SUFFIX
         found = self.viewer.layers[name] if name in self.viewer.layers else None
         if isinstance(found, Labels) and not found.multiscale and tuple(found.data.shape) == geometry.shape:
-            return found
+            values = found.data
+            if values.dtype.kind == "i" and np.min(values) >= 0 and np.max(values) <= np.iinfo(np.uint8).max:
+                found.data = np.asarray(values).astype(np.uint8)  # napari's own layers may be signed
+            if found.data.dtype.kind == "u":
+                return found
         options = geometry.options()
         strokes = self.viewer.add_labels(empty_strokes(geometry.shape), name=name, opacity=0.9, **options)
         strokes.brush_size = max(4, round(min(geometry.shape[-2:]) / 100))

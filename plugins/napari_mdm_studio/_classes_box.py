@@ -12,8 +12,7 @@ from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QFileDialog, QHeader
 
 from mdm_studio.io.class_table import read_class_table, write_class_table
 from napari_mdm_studio._actions import KEYS_OF_CLASSES
-from napari_mdm_studio._session_home import save_suffix
-from napari_mdm_studio._widgets import Section, button, menu_button, row, swatch
+from napari_mdm_studio._widgets import Section, button, menu_button, row, save_suffix, swatch
 
 if TYPE_CHECKING:
     from mdm_studio.io.classifier_file import LabelClass
@@ -41,7 +40,7 @@ class ClassesBox(Section):
         self.remove = button("&Remove", "Remove the selected class and erase its strokes; Undo brings both back.", self._remove)
         self.merge, self._targets = menu_button("&Merge into", "Give the strokes of the selected class to another one.")
         self.undo = button("&Undo", "Undo the last change of classes.", home.undo_class_change, small=True)
-        self.csv, menu = menu_button("CS&V", "Read or write the classes as a table.")
+        self.csv, menu = menu_button("CSV", "Read or write the classes as a table.")
         menu.addAction("&Import classes...", self.import_csv)
         menu.addAction("&Export classes...", self.export_csv)
         self.body.addLayout(row(self.add, self.remove, self.merge, self.undo, None, self.csv))

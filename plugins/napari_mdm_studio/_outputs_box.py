@@ -25,7 +25,7 @@ class OutputsBox(Section):
         super().__init__("Show")
         self._home = home
         bridge = home.bridge
-        self.prediction = QCheckBox("&Prediction")
+        self.prediction = QCheckBox("Prediction")
         self.prediction.setToolTip(with_key("Show the predicted classes.", "toggle_prediction"))
         self.prediction.clicked.connect(lambda on: bridge.set_look(replace(bridge.look, visible=on)))
         self.contour = QCheckBox("outlines")
@@ -39,7 +39,7 @@ class OutputsBox(Section):
         label = QLabel("opacity")
         label.setBuddy(self.opacity)
         self.body.addLayout(row(self.prediction, self.contour, label, self.opacity))
-        self.uncertainty = QCheckBox("Uncertaint&y")
+        self.uncertainty = QCheckBox("U&ncertainty")
         self.uncertainty.setToolTip("Bright where the prediction is in doubt.")
         self.uncertainty.clicked.connect(lambda on: bridge.set_output(UNCERTAINTY, on))
         self.probability, self._probabilities = menu_button("Pro&bability of", "Show how probable a class is, pixel by pixel.")

@@ -14,9 +14,9 @@ from napari_mdm_studio._backbone_box import BackboneBox
 from napari_mdm_studio._classes_box import ClassesBox
 from napari_mdm_studio._images_box import ImagesBox
 from napari_mdm_studio._outputs_box import OutputsBox
-from napari_mdm_studio._session_home import SEGMENT, home_of, save_suffix
+from napari_mdm_studio._session_home import SEGMENT, home_of
 from napari_mdm_studio._status_box import StatusBox
-from napari_mdm_studio._widgets import button, note, row
+from napari_mdm_studio._widgets import button, note, row, save_suffix
 
 if TYPE_CHECKING:
     import napari
@@ -75,7 +75,7 @@ class Segment(QWidget):
         layout = QVBoxLayout(part)
         layout.setContentsMargins(0, 0, 0, 0)
         tooltip = with_key("Go where a stroke would help most.", "suggest_next")
-        self.suggest = button("Suggest &next", tooltip, self.home.session.suggest_next)
+        self.suggest = button("Su&ggest next", tooltip, self.home.session.suggest_next)
         self.why = note()
         self.why.setAccessibleName("Why this place was suggested")
         self.why.hide()
@@ -84,9 +84,9 @@ class Segment(QWidget):
         return part
 
     def _files(self) -> Any:
-        self.save = button("&Save classifier...", "Write FILE.mdm, for more images or the command line.", self.save_classifier)
-        self.load = button("L&oad classifier...", "Predict with FILE.mdm, until the next stroke.", self.load_classifier)
-        self.project = button("Save &project as...", "Keep strokes and classes in a folder of yours.", self.save_project)
+        self.save = button("Save &classifier...", "Write FILE.mdm, for more images or the command line.", self.save_classifier)
+        self.load = button("Loa&d classifier...", "Predict with FILE.mdm, until the next stroke.", self.load_classifier)
+        self.project = button("Save pro&ject as...", "Keep strokes and classes in a folder of yours.", self.save_project)
         files = QVBoxLayout()
         files.addLayout(row(self.save, self.load))
         files.addWidget(self.project)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal, SignalInstance
@@ -230,9 +229,3 @@ class _CloseWatch(QObject):
         self._window.removeEventFilter(self)
         self._closing = False
         self._may_close, self._closed = (lambda: True), (lambda: None)
-
-
-def save_suffix(path: str, suffix: str) -> Path:
-    """`path` with `suffix` unless it has one: what a file dialog leaves to the program."""
-    chosen = Path(path)
-    return chosen if chosen.suffix else chosen.with_suffix(suffix)

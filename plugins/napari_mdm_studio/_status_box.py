@@ -26,10 +26,10 @@ class StatusBox(Section):
         super().__init__("Learning")
         self._home = home
         session = home.session
-        self.live = button("&Live", with_key("Learn every stroke at once.", "toggle_live"), self._toggle_live)
+        self.live = button("L&ive", with_key("Learn every stroke at once.", "toggle_live"), self._toggle_live)
         self.live.setCheckable(True)
         self.once = button("Update &once", "Learn the strokes painted so far and update the prediction.", session.update_once)
-        self.cancel = button("&Cancel", "Stop what is running; the next stroke, or Update once, goes on.", session.cancel)
+        self.cancel = button("Canc&el", "Stop what is running; the next stroke, or Update once, goes on.", session.cancel)
         self.body.addLayout(row(self.live, self.once, self.cancel))
         self.text = note()
         self.text.setAccessibleName("Status")
@@ -94,7 +94,7 @@ class ErrorBanner(QFrame):
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setAccessibleName("Error")
-        self.retry = button("Re&try", "Try again; the last good prediction stays until then.", home.session.retry, small=True)
+        self.retry = button("Retr&y", "Try again; the last good prediction stays until then.", home.session.retry, small=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 6, 8, 6)
         layout.addWidget(self.text)

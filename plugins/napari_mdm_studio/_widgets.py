@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -99,3 +100,9 @@ def quietly(widget: Any, method: str, *values: Any) -> None:
         getattr(widget, method)(*values)
     finally:
         widget.blockSignals(blocked)
+
+
+def save_suffix(path: str, suffix: str) -> Path:
+    """`path` with `suffix` unless it has one: what a file dialog leaves to the program."""
+    chosen = Path(path)
+    return chosen if chosen.suffix else chosen.with_suffix(suffix)

@@ -181,6 +181,16 @@ def test_strokes_of_a_sample_are_taken_over(viewer, home, session):
     assert session.images["a"][1] is given.data
 
 
+@pytest.mark.parametrize(("value", "taken"), [(5, True), (-1, False), (300, False)])
+def test_signed_strokes_are_taken_over_if_they_are_classes(viewer, home, session, value, taken):
+    image = viewer.add_image(np.zeros((50, 60), np.uint8), name="a")
+    given = viewer.add_labels(np.full((50, 60), value, np.int32), name="a strokes")
+    assert home.choose_image(image)
+    assert (home.bridge.images["a"].strokes is given) is taken
+    assert session.images["a"][1].dtype == np.uint8
+    assert (session.images["a"][1] == (value if taken else 0)).all()
+
+
 def test_other_data_in_the_strokes_goes_into_the_array_of_the_session(viewer, home, session, two_images):
     left, _ = two_images
     left.strokes.data = np.full((200, 300), 2, np.int32)

@@ -210,6 +210,18 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(viewer, dock):
     assert not [widget for widget in named if not widget.text()]
 
 
+def test_no_mnemonic_stands_for_two_things(viewer, dock):
+    from qtpy.QtWidgets import QAbstractButton, QLabel
+
+    dock.backbone.fold.expand(animate=False)
+    dock.status.error.show_error("something")
+    texts = [widget.text() for kind in (QAbstractButton, QLabel) for widget in dock.findChildren(kind)]
+    letters = [text[text.index("&") + 1].upper() for text in texts if "&" in text]
+    letters += list("FVLPWH")  # napari's menus
+    assert len(letters) > 15
+    assert sorted(set(letters)) == sorted(letters)
+
+
 @pytest.mark.parametrize(("answer", "closes"), [("cancel", False), ("discard", True), ("save", True)])
 def test_closing_asks_about_unsaved_work(viewer, home, session, dock, monkeypatch, answer, closes):
     from napari_mdm_studio import _session_home
