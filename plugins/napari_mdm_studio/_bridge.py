@@ -232,13 +232,16 @@ class Bridge:
     def set_look(self, look: Look) -> None:
         """Show predictions in another way; a prediction layer that was deleted comes back."""
         self.look = look
+        came_back = False
         for bound in self.images.values():
             layer: Any = bound.pictures.prediction()
             if layer is None and look.visible and PREDICTION in self.outputs:
-                layer = self._show(bound, PREDICTION)
-            if layer is not None:
-                layer.visible, layer.opacity, layer.contour = look.visible, look.opacity, int(look.contour)
-        self.layers_changed.emit()
+                layer, came_back = self._show(bound, PREDICTION), True
+            for name, value in look.as_options().items():
+                if layer is not None and getattr(layer, name) != value:  # even the same contour would be drawn anew
+                    setattr(layer, name, value)
+        if came_back:
+            self.layers_changed.emit()
         self.outputs_changed.emit()
 
     def add_output(self, key: str, name: str, data: Any, kind: str, **options: Any) -> Any:

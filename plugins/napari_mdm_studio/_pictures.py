@@ -46,6 +46,10 @@ class Look:
     contour: bool = False
     opacity: float = 0.5
 
+    def as_options(self) -> dict[str, object]:
+        """As attributes of a Labels layer."""
+        return {"visible": self.visible, "contour": int(self.contour), "opacity": self.opacity}
+
 
 class PictureLayers:
     """The output layers of one image.
@@ -79,10 +83,10 @@ class PictureLayers:
         data = list(levels) if multiscale else levels[0]
         name = f"{self._name()} {title(output, classes)}"
         if output == PREDICTION:
-            options = {"opacity": look.opacity, "visible": look.visible, "colormap": class_colormap(classes, unknown=False)}
-            layer = self.add(name, data, "labels", multiscale=multiscale, **options)
+            layer = self.add(name, data, "labels", multiscale=multiscale, colormap=class_colormap(classes, unknown=False))
             layer.editable = False
-            layer.contour = 1 if look.contour else 0
+            for attribute, value in look.as_options().items():
+                setattr(layer, attribute, value)
             return layer
         high = 0.7 if output == UNCERTAINTY else 1.0  # ln 2: undecided between two classes
         options = {"colormap": "inferno" if output == UNCERTAINTY else "viridis", "contrast_limits": (0.0, high)}

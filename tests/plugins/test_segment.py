@@ -4,6 +4,7 @@ import dataclasses
 import gc
 
 import numpy as np
+import psutil
 import pytest
 from qtpy.QtCore import Qt
 
@@ -264,3 +265,28 @@ def test_preferences_have_defaults(viewer):
 
     assert preferences() == Preferences()
     assert dataclasses.asdict(preferences())["backbone"] == "mdm-nuclei"
+
+
+def test_two_hundred_updates_leave_nothing_behind(viewer, home, session, dock):
+    bound = home.bridge.images["left"]
+
+    def update(number):
+        session.picture("left", "prediction")[0][number % 100] = 1 + number % 2
+        session.picture_changed.emit("left", "prediction")
+        session.say(text=f"drawing: {number}", busy=bool(number % 2), tiles_done=number % 9, tiles_in_view=9)
+        home.runner.start(np.ones, 1 << 20, done=lambda _: None, failed=home.warn)
+        bound.pictures.refresh("prediction")
+        settle(0.004)
+
+    wait_until(lambda: dock.backbone.summary.text() != "", 20)  # PyTorch is loaded
+    for number in range(20):
+        update(number)
+    settle()
+    gc.collect()
+    objects, memory = len(gc.get_objects()), psutil.Process().memory_info().rss
+    for number in range(200):
+        update(number)
+    settle()
+    gc.collect()
+    assert len(gc.get_objects()) < objects + 400  # two for each update would be a leak
+    assert psutil.Process().memory_info().rss < memory + (200 << 20)  # each answer of the runner has 8 MB
