@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from napari_mdm_studio._actions import action
-from napari_mdm_studio._preferences import PLUGIN
+from napari_mdm_studio._preferences import DISPLAY_NAME
 from napari_mdm_studio._session_home import SEGMENT, SessionHome, home_of
 
 
@@ -18,7 +18,10 @@ def open_segment() -> SessionHome | None:
         return None
     home = home_of(viewer)
     if SEGMENT not in home.docks:
-        viewer.window.add_plugin_dock_widget(PLUGIN, SEGMENT)
+        from napari_mdm_studio._segment import Segment
+
+        # by this name the menus know it, and close it instead of opening another one
+        viewer.window.add_dock_widget(Segment(viewer), name=f"{SEGMENT} ({DISPLAY_NAME})", area="right")
     return home
 
 

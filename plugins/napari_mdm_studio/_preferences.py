@@ -10,6 +10,9 @@ from mdm_studio.config import DEFAULT_BACKBONE, SMOOTH
 PLUGIN = "mdm-studio"
 """Name of the plugin: that of the distribution."""
 
+DISPLAY_NAME = "MDM Studio"
+"""The same for people."""
+
 
 @dataclass(frozen=True)
 class Preferences:

@@ -21,6 +21,8 @@ def manifest():
 
 
 def test_every_command_can_be_imported_and_every_contribution_has_one(manifest):
+    from napari_mdm_studio._preferences import DISPLAY_NAME
+
     manifest.validate_imports()
     offered = manifest.contributions
     commands = {command.id for command in offered.commands}
@@ -28,6 +30,7 @@ def test_every_command_can_be_imported_and_every_contribution_has_one(manifest):
     used += [item for items in offered.menus.values() for item in items]
     assert {each.command for each in used} <= commands
     assert manifest.icon
+    assert manifest.display_name == DISPLAY_NAME
     assert {str(category.value) for category in manifest.categories} == {"Segmentation", "Annotation"}
 
 
@@ -123,6 +126,10 @@ def test_the_palette_has_the_actions_and_they_act(viewer, monkeypatch):
     assert viewer.layers["a strokes"].selected_label == 2
     app.commands.execute_command(f"{PLUGIN}.toggle_live")
     assert not session.live
+    (dock,) = viewer.window.dock_widgets.values()
+    app.commands.execute_command(f"{PLUGIN}.segment")  # the menu's own way
+    assert len(viewer.window.dock_widgets) == 1
+    assert not dock.isVisible()
     titles = {command.title for _, command in app.commands}
     assert "Suggest where to label next (MDM Studio)" in titles
 
