@@ -117,13 +117,12 @@ class ClusterBox(Section):
         self.said.hide()
         self.body.addWidget(self.caption)
         self.body.addWidget(self.picture)
-        self.body.addLayout(row(label("C&luster", self.cluster), self.cluster, label("bec&omes", self.into), self.into))
+        self.body.addLayout(row(self.cluster, label("bec&omes", self.into), self.into))
         self.body.addLayout(row(self.make, self.undo))
         self.body.addWidget(self.said)
         self.picture.clicked.connect(self._clicked)
         self.cluster.currentIndexChanged.connect(self._chosen)
-        home.relay(home.session.classes_changed, self._list_classes, key=lambda *_: None, owner=self)
-        self._list_classes(home.session.classes)
+        self.list_classes(home.session.classes)
         self.show_cell(None)
 
     def show_cell(self, cell: ExplorerCell | None) -> None:
@@ -162,7 +161,8 @@ class ClusterBox(Section):
     def _chosen(self, index: int = 0) -> None:
         self.picture.show_cell(self._cell, self.chosen())
 
-    def _list_classes(self, classes: Sequence[LabelClass]) -> None:
+    def list_classes(self, classes: Sequence[LabelClass]) -> None:
+        """Offer the classes there are, and a new one."""
         chosen = self.into.currentData()
         self.into.clear()
         for each in classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFormLayout,
@@ -23,7 +23,7 @@ from mdm_studio.errors import UsageError
 from mdm_studio.services.live_explore import Explorer
 from napari_mdm_studio._advisor_box import JOB as ADVISOR
 from napari_mdm_studio._advisor_box import AdvisorBox
-from napari_mdm_studio._cluster_box import ClusterBox
+from napari_mdm_studio._cluster_box import ClusterBox, label
 from napari_mdm_studio._explorer_layer import CellLayer
 from napari_mdm_studio._explorer_matrix import Matrix, pixmap_of, rgb_of
 from napari_mdm_studio._numbers import as_text, parse_numbers
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mdm_studio.services.live_explore import ExplorerCell, Mode
     from mdm_studio.services.session import LiveSettings, Status
     from napari_mdm_studio._session_home import SessionHome
+    from napari_mdm_studio._worker import Relay
 
 _WIDTH = 360
 _FEWEST, _USUAL, _MOST = 2, 5, 12
@@ -77,17 +78,33 @@ class FeatureExplorer(QWidget):
         self.matrix.opened.connect(self.open_cell)
         self.matrix.block_ticked.connect(lambda block, on: self._tick("blocks", block, on))
         self.matrix.timestep_ticked.connect(lambda t, on: self._tick("timesteps", t, on))
-        relay, explorer = self.home.relay, self.explorer
-        relay(explorer.explored, self._explored, owner=self)
-        relay(explorer.advised, self.advisor.take, owner=self)
-        relay(explorer.failed, self._failed, owner=self)
-        relay(explorer.progressed, self._progressed, every=0.1, key=lambda job, *_: job, owner=self)
-        relay(session.jobs_changed, self._jobs_changed, owner=self)
-        relay(session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
-        relay(session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
-        self.destroyed.connect(lambda *_: session.stop_jobs())
+        self._relays = self._listen()
         self._settings_changed(session.settings)
         self._status_changed(session.status)
+
+    def _listen(self) -> list[Relay]:
+        session, explorer, relay = self.home.session, self.explorer, self.home.relay
+        return [
+            relay(explorer.explored, self._explored),
+            relay(explorer.advised, self.advisor.take),
+            relay(explorer.failed, self._failed),
+            relay(explorer.progressed, self._progressed, every=0.1, key=lambda job, *_: job),
+            relay(session.jobs_changed, self._jobs_changed),
+            relay(session.classes_changed, self.clusters.list_classes, key=lambda *_: None),
+            relay(session.settings_changed, self._settings_changed, key=lambda *_: None),
+            relay(session.status_changed, self._status_changed, every=0.5, key=lambda *_: None),
+        ]
+
+    def event(self, event: Any) -> bool:
+        """Qt's hook: napari takes the widget out of a dock that is closed for good, and then it listens no longer."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._later.stop()
+            self.explorer.stop()
+            for relay in self._relays:
+                self.home.drop(relay)
+            self._relays.clear()
+            self.deleteLater()
+        return bool(super().event(event))
 
     def _build(self) -> None:
         seen = Section("What the blocks see")
@@ -312,7 +329,7 @@ class ChoiceForm(QWidget):
         self.k.valueChanged.connect(self._k_changed)
         self.k.sliderReleased.connect(dock.refresh)
         form.addRow("Show", row(self.clusters, self.components, None))
-        form.addRow("&Number", row(self.k, self.count))
+        form.addRow(label("&Number", self.k), row(self.k, self.count))
 
     def _mode_chosen(self) -> None:
         self.k.setEnabled(self.clusters.isChecked())

@@ -328,6 +328,7 @@ class _Painter(QStyledItemDelegate):
             painter.drawText(room, Qt.AlignmentFlag.AlignCenter, "\N{EN DASH}")
         if index.data(_FRAMED):
             _frame(painter, place, QColor(READ), 3)
+            _frame(painter, place.adjusted(3, 3, -3, -3), QColor("black"), 1)  # seen on bright cells too
         if option.state & QStyle.StateFlag.State_HasFocus:
             _frame(painter, option.rect, option.palette.text().color(), 1)
         painter.restore()
