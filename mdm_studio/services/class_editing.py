@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -168,6 +169,7 @@ class ClassEditing(LiveErrands):
         self._send("head", errand)
 
     def _rewrite(self, places: Iterable[tuple[LiveImage, int, Window]], change: Change, undo: _Undo) -> None:
+        self._stroke_at = time.perf_counter()
         touched = set()
         for image, plane, window in places:
             old = image.read_labels(plane, window)
@@ -180,6 +182,7 @@ class ClassEditing(LiveErrands):
             self.labels_rewritten.emit(key)
 
     def _restore(self, undo: _Undo) -> None:
+        self._stroke_at = time.perf_counter()
         for image, plane, window, old in undo.labels:
             self._overwrite(image, plane, window, old)
         for key in {image.key for image, *_ in undo.labels}:

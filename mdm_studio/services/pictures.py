@@ -9,9 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from mdm_studio.services.live_plan import Window
 
-ONE_LEVEL: Final = 2048 * 2048
+ONE_LEVEL: Final = 1024 * 1024
 """Pixels of a plane up to which a picture has a single level; a viewer shows that at once."""
-_SMALLEST = 1024  # pixels along the longer side of the coarsest level
+_SMALLEST = 512  # pixels along the longer side of the coarsest level
 
 
 class Picture:
