@@ -42,6 +42,8 @@ class LiveErrands(LiveCore):
         bench = live_work.make_bench(backbone, chosen, settings.smooth, self, self._cache, self._memory)
         features = bench.settings
         with self._lock:
+            if self.settings is not settings:
+                return  # something else was chosen meanwhile: the errand of that choice follows, and nothing is written over
             if self.bench and self.bench.head:
                 bench.first_number = self.bench.head.facts.number + 1
             self.bench = bench

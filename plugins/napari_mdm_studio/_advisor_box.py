@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 JOB = "advisor"
-_ROW = 24
+_ROW = 27
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
 

@@ -273,6 +273,19 @@ def test_cells_that_do_not_exist(opened, cells):
         Explorer(session).explore(cells)
 
 
+def test_two_choices_in_a_row_are_both_kept(opened):
+    session, _, _ = opened
+    for _ in range(10):
+        session.choose(blocks=(2, 3))
+        time.sleep(0.001)
+        session.choose(timesteps=(50, 150))
+        wait_for_jobs(session)
+        assert (session.settings.blocks, session.settings.timesteps) == ((2, 3), (50, 150))
+        assert session.bench.settings.blocks == (2, 3)
+        assert session.bench.settings.timesteps == (50, 150)
+        session.choose(blocks=(3,), timesteps=(50,))
+
+
 def test_nothing_in_view(session):
     explorer = Explorer(session)
     for verb in (lambda: explorer.explore([(0, 50)]), explorer.advise):
