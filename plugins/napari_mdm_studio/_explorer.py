@@ -79,7 +79,7 @@ class FeatureExplorer(QWidget):
         self.matrix.block_ticked.connect(lambda block, on: self._tick("blocks", block, on))
         self.matrix.timestep_ticked.connect(lambda t, on: self._tick("timesteps", t, on))
         self._relays = self._listen()
-        self._settings_changed(session.settings)
+        self._settings_changed()
         self._status_changed(session.status)
 
     def _listen(self) -> list[Relay]:
@@ -236,7 +236,8 @@ class FeatureExplorer(QWidget):
         size = f"{window.right - window.left} x {window.bottom - window.top} px"
         return f"{size} of {name}. Click a cell to see it over the image."
 
-    def _settings_changed(self, settings: LiveSettings) -> None:
+    def _settings_changed(self, _: object = None) -> None:
+        settings = self.home.session.settings  # what was chosen since the signal was sent counts already
         if settings.backbone != self._network:
             self._network, self._looked = settings.backbone, False
             self._forget()
