@@ -7,6 +7,7 @@ own thread pool would keep its threads for half a minute more.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -95,7 +96,8 @@ class Relay(QObject):
     def close(self) -> None:
         """Deliver nothing more, not even what is waiting."""
         self._signal.disconnect(self._receive, missing_ok=True)
-        self._timer.stop()
+        with contextlib.suppress(RuntimeError):  # at the end of the program Qt may have deleted it already
+            self._timer.stop()
         with self._lock:
             self._waiting, self._called = {}, True
         self._callback = _nothing
