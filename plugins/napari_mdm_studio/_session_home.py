@@ -136,7 +136,7 @@ class SessionHome:
     def undo_class_change(self) -> None:
         """Undo the last change of classes and say what it was."""
         undone = self.session.undo_class_change()
-        self.tell(undone or "There is no change of classes to undo.")
+        self.tell(f"Undone: {undone}" if undone else "There is no change of classes to undo.")
 
     def tell(self, text: str) -> None:
         """Tell the user something."""

@@ -241,8 +241,9 @@ def explore(user: User) -> None:
     wait_until(lambda: sum(user.session.painted.values()) == painted, 30)
     user.click(dock.advisor.score)
     wait_until(lambda: dock.advisor.apply.isVisibleTo(dock), 240)
-    settle(0.3)
+    user.wait_exact()
     user.note(advice=dock.advisor.words.text(), reason=dock.advisor.reason.text())
+    scroll_to(dock, dock.advisor)
     user.shoot("7-advisor")
     user.click(dock.advisor.apply)
     user.wait_exact()
@@ -251,6 +252,15 @@ def explore(user: User) -> None:
         advised_dice=user.dice(),
     )
     user.segment.raise_()
+
+
+def scroll_to(dock: object, part: object) -> None:
+    """Scroll a dock until a part of it is seen whole."""
+    from qtpy.QtWidgets import QScrollArea
+
+    area = dock.findChild(QScrollArea)
+    area.verticalScrollBar().setValue(part.mapTo(area.widget(), part.rect().topLeft()).y() - 20)
+    settle(0.2)
 
 
 def go_on(user: User) -> None:
