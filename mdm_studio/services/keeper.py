@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import MDMStudioError, ProjectError
+from mdm_studio.io.array_planes import usual_channels
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.services.autosave import Autosave
 from mdm_studio.services.live_core import LiveImage, LiveSettings
@@ -74,15 +75,17 @@ class Keeper:
         Restored or None
             Classes and settings, the first time, if there are any.
         list of (plane, window, labels)
-            Strokes as they were left, chunk by chunk.
+            Strokes as they were left, chunk by chunk; none of an image that is open already.
 
         Raises
         ------
         ProjectError, OutputError
             If the project cannot be used; the session then keeps nothing.
         """
+        if image.key in self._keys:  # other channels of the same image: what is painted is newer than what is on disk
+            self._images[self._keys[image.key]] = image
+            return None, []
         facts, key = _known_by(image)
-        key = self._keys.get(image.key, key)  # with other channels it looks different and is the same
         restored = None
         if self._project is None:
             self._project = self._choose_project(key)
@@ -192,7 +195,8 @@ def _known_by(image: LiveImage) -> tuple[ImageFacts, str]:
     source = image.source
     path = str(source.source) if source.source else None
     facts = ImageFacts(source.name, path, source.stack_shape, (source.height, source.width), np.dtype(source.dtype).str)
-    return facts, image_key(facts, source.plane(image.index(0)).sample(_SAMPLE))
+    usual = source.reading(usual_channels(source.available))  # whatever is chosen now: it is the same image
+    return facts, image_key(facts, usual.plane(image.index(0)).sample(_SAMPLE))
 
 
 def _tuples(value: Any) -> Any:

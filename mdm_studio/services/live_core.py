@@ -187,6 +187,8 @@ class LiveCore:
             return lambda: self._do(mine, bench, chosen)
         if mine == "features" and self._jobs and not self._paused:
             return self._step_of_job()
+        if not any(self._running.values()) and not any(self._errands.values()):
+            self._once = False  # whatever `update_once` asked for is done
         self._tell(always=True)
         return None
 
@@ -221,7 +223,7 @@ class LiveCore:
         try:
             job()
         except Exception as error:  # the one place that drives jobs: the session lives on
-            if self._closed:
+            if self._closed or (self._paused and isinstance(error, InterruptedError)) or self._is_of_closed_image(tasks):
                 return
             if not isinstance(error, MDMStudioError):
                 log.exception("live work failed")
@@ -234,6 +236,14 @@ class LiveCore:
                         self.bench.broken.add(task.plane if isinstance(task, Prepare | Settle) else task.tile)
             self.failed.emit(self._error)
             self._tell(always=True)
+
+    def _is_of_closed_image(self, tasks: Sequence[Task]) -> bool:
+        planes = (
+            task.tile.plane if isinstance(task, Extract | Predict) else task.plane
+            for task in tasks
+            if not isinstance(task, Learn)
+        )
+        return any(plane.image not in self.images for plane in planes)
 
     def _is_stale(self, bench: Bench, task: Task) -> bool:
         """Whether a task that is being done is not wanted any more."""
@@ -323,6 +333,8 @@ class LiveCore:
             seconds = time.perf_counter() - self._stroke_at if self._stroke_at else 0.0
             if kind == "exact":
                 self._seconds = seconds
+                if self.bench and not self.bench.broken:
+                    self._error = ""
             self.updated.emit(kind, seconds)
 
     def show(self, drawing: Drawing) -> None:

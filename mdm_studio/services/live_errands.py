@@ -23,13 +23,13 @@ class LiveErrands(LiveCore):
         from mdm_studio.services import live_work
 
         try:
-            self._backbone = live_work.load(settings.backbone, settings.device, self._stop_when_closed)
+            self._backbone = live_work.load(settings.backbone, settings.device, self._interrupt)
         finally:
             self._loading = ""
         self._new_bench()
 
-    def _stop_when_closed(self, *_: object) -> None:
-        if self._closed:  # a tile takes seconds: do not keep a closing window waiting
+    def _interrupt(self, *_: object) -> None:
+        if self._closed or self._paused:  # a tile takes seconds: neither a closing window nor Cancel waits for it
             raise InterruptedError
 
     def _new_bench(self) -> None:

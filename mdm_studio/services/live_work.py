@@ -162,6 +162,7 @@ class Bench:
         self.staged = bool(self._filters) and len(self._filters) < len(self.specs)
         self.sources = tuple(self.settings.sources(self.backbone))
         self.planes: dict[PlaneKey, PlaneFeatures] = {}
+        self._openings: dict[str, int] = {}  # how often an image was dropped
         self._stored: dict[Tile, Stage] = {}
         self._samples: dict[Block, Sample] = {}
         self._made: dict[Tile, Made] = {}
@@ -219,6 +220,16 @@ class Bench:
             self._stored[task.tile] = max(task.stage, self._stored.get(task.tile, Stage.NONE))
         return True
 
+    def drop_head(self) -> None:
+        """Forget the head: what it learnt is not painted any more."""
+        with self.lock:
+            if self.head is not None and not self.head.facts.loaded:
+                self.first_number = self.head.facts.number + 1
+                self.head = None
+                self._made.clear()
+                self._exact.clear()
+                self._doubt.clear()
+
     def redraw(self, image: str) -> None:
         """Draw the pictures of an image again: another output is wanted."""
         with self.lock:
@@ -228,6 +239,8 @@ class Bench:
     def forget(self, image: str) -> None:
         """Drop an image."""
         with self.lock:
+            self._openings[image] = self._openings.get(image, 0) + 1
+            self.broken = {what for what in self.broken if (what.plane if isinstance(what, Tile) else what).image != image}
             self.tiles.forget(image)
             self.planes = {key: source for key, source in self.planes.items() if key.image != image}
             self._samples = {block: sample for block, sample in self._samples.items() if block.plane.image != image}
@@ -259,9 +272,11 @@ class Bench:
             self._settle(task)
 
     def _prepare(self, key: PlaneKey) -> None:
+        opening = self._openings.get(key.image, 0)
         source = PlaneFeatures(self.backbone, self.images.plane(key), self.settings, self.cache)
         with self.lock:
-            self.planes[key] = source
+            if self._openings.get(key.image, 0) == opening:  # else it was opened with other channels meanwhile
+                self.planes[key] = source
 
     def _extract(self, tile: Tile, stage: Stage) -> None:
         source = self.planes[tile.plane]
@@ -272,6 +287,8 @@ class Bench:
         maps = TileMaps(stage, tuple((known | found)[spec] for spec in self._specs(stage)))
         coarse = self._coarse_tile(source, tile, maps)
         with self.lock:
+            if self.planes.get(tile.plane) is not source:
+                return  # the image was closed, or opened with other channels
             self.tiles.put(tile, maps, coarse)
             if source.store is not None:
                 self._stored[tile] = max(stage, self._stored.get(tile, Stage.NONE))
@@ -316,7 +333,8 @@ class Bench:
             "iterations": steps,
         }
         with self.lock:
-            self.head = LiveHead(facts, what.values, ensemble, parts, loss, training)
+            if self.head is old:  # else a classifier was loaded meanwhile
+                self.head = LiveHead(facts, what.values, ensemble, parts, loss, training)
 
     def _gather(self, task: Learn) -> dict[Block, Sample]:
         """Samples of the task's tiles; only blocks that a stroke changed, or that have more features now, are read again."""
@@ -342,7 +360,8 @@ class Bench:
             return {
                 block: sample
                 for block, sample in self._samples.items()
-                if sample.version == current[block]
+                if block.plane in self.planes
+                and sample.version == current[block]
                 and sample.stage >= task.stage
                 and block.tile(self.planes[block.plane].grid) in task.tiles
             }
@@ -352,7 +371,7 @@ class Bench:
         if head is None or head.facts.number != task.head:
             return
         if task.step >= COARSE:
-            found = self._predict_coarse(task, head)
+            found = self._predict_coarse(task, head, source)
         else:
             found = self._predict_fine(task, head, stale)
         if found is None:
@@ -363,6 +382,9 @@ class Bench:
         if radius:
             guide = self._guide(source, task)
             drawn = _smoothed(found, guide, radius)
+        with self.lock:
+            if self.planes.get(task.tile.plane) is not source:
+                return
         self._show(task.tile.plane, task.window, task.step, drawn, head)
         with self.lock:
             self._made[task.tile] = made
@@ -371,7 +393,7 @@ class Bench:
             if not task.preview and self.smooth:
                 self._exact[task.tile] = _Exact(made, found)
 
-    def _predict_coarse(self, task: Predict, head: LiveHead) -> Prediction | None:
+    def _predict_coarse(self, task: Predict, head: LiveHead, source: PlaneFeatures) -> Prediction | None:
         coarse = self.tiles.coarse(task.tile)
         if coarse is None:
             return None
@@ -379,7 +401,7 @@ class Bench:
         if task.preview:
             part = head.previews.get(min(coarse.stage, head.facts.stage))
             ensemble = part if part is not None else head.previews[Stage.ALL]
-        rows, cols = self.planes[task.tile.plane].grid.core(task.tile.row, task.tile.col)
+        rows, cols = source.grid.core(task.tile.row, task.tile.col)
         at = [
             _coarse_places(start - core.start, stop - core.start, task.step)
             for start, stop, core in (

@@ -38,6 +38,7 @@ class Picture:
         while height * width > ONE_LEVEL and max(self.levels[-1].shape[-2:]) > _SMALLEST:
             shape = [-(-size // 2) for size in self.levels[-1].shape[-2:]]
             self.levels.append(np.zeros((*stack_shape, *shape), dtype))
+        self._drawn: dict[int, Window] = {}  # what is drawn on lies within, by plane
 
     def draw(self, plane: int, window: Window, step: int, values: NDArray[Any]) -> None:
         """Draw `values` of every `step`-th pixel of a window on all levels.
@@ -53,6 +54,13 @@ class Picture:
         values : (ceil(h / step), ceil(w / step))
             Of the window.
         """
+        around = self._drawn.get(plane, window)
+        self._drawn[plane] = Window(
+            min(around.top, window.top),
+            max(around.bottom, window.bottom),
+            min(around.left, window.left),
+            max(around.right, window.right),
+        )
         for level, whole in enumerate(self.levels):
             flat = whole.reshape(-1, *whole.shape[-2:])[plane]
             fine = 1 << level
@@ -67,3 +75,11 @@ class Picture:
                 min(-(-window.right // fine), left + shown.shape[1]),
             )
             flat[top:bottom, left:right] = shown[: bottom - top, : right - left]
+
+    def erase(self) -> None:
+        """Make it 0 everywhere again; untouched memory stays untouched."""
+        for plane, window in self._drawn.items():
+            for level, whole in enumerate(self.levels):
+                flat = whole.reshape(-1, *whole.shape[-2:])[plane]
+                flat[window.top >> level : (window.bottom >> level) + 1, window.left >> level : (window.right >> level) + 1] = 0
+        self._drawn.clear()

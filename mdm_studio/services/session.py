@@ -113,8 +113,10 @@ class Session(ClassEditing):
         with self._lock:
             old = self.images.get(key)
             self.images[key] = LiveImage(key, source, labels, old.pictures if old else {})
-            if old is not None and self.bench is not None:
-                self.bench.forget(key)
+            if old is not None:
+                self._drop_features(key)
+        if old is not None:
+            self._send("head", lambda: self.strokes.forget(key))  # so that they are learnt anew
         self._send("head", lambda: self._scan(key))
 
     def close_image(self, key: str) -> None:
@@ -127,8 +129,7 @@ class Session(ClassEditing):
             if self._keeper is not None:
                 self._keeper.forget(key)
             self.strokes.forget(key)
-            if self.bench is not None:
-                self.bench.forget(key)
+            self._drop_features(key)
 
         self._send("head", errand)
 
@@ -297,6 +298,13 @@ class Session(ClassEditing):
         return ended
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
+
+    def _drop_features(self, key: str) -> None:
+        """Forget the features of an image, and what went wrong with it."""
+        if self.bench is not None:
+            self.bench.forget(key)
+            if not self.bench.broken:
+                self._error = ""
 
     def _keep_state(self, *_: object) -> None:
         if self._keeper is not None:

@@ -536,3 +536,52 @@ def test_after_kill_9_what_was_painted_two_seconds_before_is_there(make, tiny_ba
     for row in saved:
         np.testing.assert_array_equal(labels[row], user.truth["a"][row])
     assert user.session.classes[0].name == "ground"
+
+
+def test_update_once_with_nothing_to_learn_is_not_a_promise(make):
+    user = make(live=False)
+    user.open()
+    user.session.update_once()
+    user.until(lambda: user.session.status.text.startswith("ready"))
+    user.until(lambda: not user.session._once)
+    user.paint()
+    user.until(lambda: "press Update once" in user.session.status.text)
+    assert not user.session.picture("a", "prediction")[0].any()
+
+
+def test_closing_images_in_the_middle_of_the_work_is_no_failure(make):
+    user = make()
+    for number in range(6):
+        user.open("a", number)
+        user.paint(40)
+        time.sleep(0.15 * number)
+        user.session.close_image("a")
+    user.until(lambda: not user.session.status.busy)
+    assert user.said == []
+    assert user.session.status.error is None
+
+
+def test_other_channels_of_an_image_keep_its_strokes(make):
+    user = make(keep="automatic")
+    labels = user.open()
+    user.paint()
+    image, _ = blobs(H, W)
+    user.session.open_image("a", ArrayImage(image, channel_axis=2, channels=(1,), name="a"), labels)
+    user.session.view_moved({("a", ()): WHOLE})
+    user.wait()
+    assert accuracy(user) > 0.9
+    assert sum(user.session.painted.values()) == 3 * W
+    assert user.said == []
+
+
+def test_without_strokes_there_is_no_picture(make):
+    user = make()
+    labels = user.open()
+    user.paint()
+    user.wait()
+    picture = user.session.picture("a", "prediction")[0]
+    assert picture.all()
+    labels[:] = 0
+    user.session.labels_changed("a", (), slice(0, H), slice(0, W))
+    user.until(lambda: not picture.any())
+    user.until(lambda: user.session.status.text.startswith("ready"))
