@@ -332,7 +332,7 @@ class LiveCore:
             self._told[kind] = generation
             seconds = time.perf_counter() - self._stroke_at if self._stroke_at else 0.0
             if kind == "exact":
-                self._seconds = seconds
+                self._seconds = seconds if self._stroke_at else None
                 if self.bench and not self.bench.broken:
                     self._error = ""
             self.updated.emit(kind, seconds)

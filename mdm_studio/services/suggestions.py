@@ -87,6 +87,6 @@ def _distance(plane: PlaneKey, place: Window, near: Iterable[tuple[PlaneKey, flo
 
 
 def _why(doubtful: float, away: float | None) -> str:
-    agreement = "the members disagree here most" if doubtful > 0.05 else "the members nearly agree everywhere; least so here"
+    agreement = "The members disagree here most" if doubtful > 0.05 else "The members nearly agree everywhere; least so here"
     where = "and nothing is painted in this image yet" if away is None else f"{away:.0f} pixels from the nearest stroke"
     return f"{agreement} (uncertainty {doubtful:.2f}), {where}"
