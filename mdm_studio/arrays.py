@@ -130,8 +130,8 @@ def fit_channels(raw: Pixels, wanted: int, *, name: str) -> Pixels:
     if have == 2 and wanted == 3:
         return np.concatenate([raw, np.zeros_like(raw[:1])])
     raise ChannelsError(
-        f"{name} has {have} channels and the backbone reads {wanted}: choose {wanted} or 1 of them with --channels "
-        f"(for example --channels {','.join(str(i) for i in range(min(wanted, have)))})"
+        f"{name} has {have} channels and the backbone reads {wanted}: choose {wanted} or 1 of them, for example "
+        f"{','.join(str(i) for i in range(min(wanted, have)))} (with --channels, or in the list of images)"
     )
 
 

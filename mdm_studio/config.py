@@ -16,6 +16,8 @@ DATA_VARIABLE: Final = "MDM_STUDIO_DATA"
 CACHE_VARIABLE: Final = "MDM_STUDIO_CACHE"
 DEFAULT_BACKBONE: Final = "mdm-nuclei"
 """The bundled backbone, used where none is named."""
+CACHE_BYTES: Final = 20 * 10**9
+"""Size budget of the feature cache; the least recently used features go first."""
 SMOOTH: Final = 8
 """Radius in pixels of the guided filter that predictions get by default; benchmarks/NOTES.md, 4."""
 

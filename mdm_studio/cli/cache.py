@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mdm_studio.cli.common import CACHE_BYTES, CacheDir, JsonFlag, open_cache, print_json, progress_bar, say
+from mdm_studio.cli.common import CacheDir, JsonFlag, open_cache, print_json, progress_bar, say
+from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +64,6 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not keep features 
 Precision = Annotated[
     str, typer.Option("--precision", help="fp32 (exact) or bf16 (several times faster where the hardware has it).")
 ]
-
-CACHE_BYTES = 20 * 10**9
-"""Size budget of the feature cache; the least recently used features go first."""
 
 
 def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdm_studio.cli.common import (
-    CACHE_BYTES,
     MAX_SMOOTH,
     CacheDir,
     Device,
@@ -22,6 +21,7 @@ from mdm_studio.cli.common import (
     progress_bar,
     say,
 )
+from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
 
 if TYPE_CHECKING:

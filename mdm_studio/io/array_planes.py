@@ -31,6 +31,7 @@ IN_MEMORY_BYTES = 1 << 30
 _SAMPLED_WHOLE = 1 << 26
 _DIGEST_PIXELS = 1 << 18
 _WINDOWS, _WINDOW = 8, 64  # windows along each side of a large plane, and their side in pixels
+_USUAL_CHANNELS = 3  # a backbone for colours reads as many
 
 
 class ArrayLike(Protocol):
@@ -75,6 +76,8 @@ class ArrayImage:
         Number of planes, and the size and number of chosen channels of each.
     chosen : tuple of int
         The channels that are read.
+    available : int
+        Number of channels that there are.
     dtype : dtype
         Of the pixels, in native byte order.
     rgb : bool
@@ -125,15 +128,28 @@ class ArrayImage:
             )
         available = 1 if axis is None else 3 if rgb else shape[axis]
         chosen = _chosen(channels, available, name)
+        self._colours = rgb
         self.rgb = rgb and chosen == (0, 1, 2)
         self.channels = len(chosen)
         inner = [n for i, n in enumerate(shape) if i != axis]
         self.stack_shape, (self.height, self.width) = tuple(inner[:-2]), inner[-2:]
         self.planes = math.prod(self.stack_shape)
-        self._axis, self.chosen = axis, chosen
+        self._axis, self.chosen, self.available = axis, chosen, available
         self._levels = [levels[0], *(level for level in levels[1:] if self._is_smaller(level, shape))]
         self._token: str | None = None
         self._lock = threading.Lock()
+
+    def reading(self, channels: tuple[int, ...]) -> ArrayImage:
+        """The same image with other channels chosen.
+
+        Raises
+        ------
+        ChannelsError
+            If a channel is asked for that the array does not have.
+        """
+        rgb = self._colours
+        axis = None if rgb else self._axis
+        return ArrayImage(self._levels, rgb=rgb, channel_axis=axis, channels=channels, name=self.name, source=self.source)
 
     def plane(self, index: tuple[int, ...] = ()) -> Plane:
         """The plane at a position of the stack.
@@ -307,6 +323,11 @@ def _chosen(channels: tuple[int, ...] | None, available: int, name: str) -> tupl
         asked = ",".join(map(str, channels)) or "none"
         raise ChannelsError(f"{name} has {available} channels and {asked} were asked for: choose from 0 to {available - 1}")
     return tuple(channels)
+
+
+def usual_channels(available: int) -> tuple[int, ...]:
+    """The channels that are read of an image with `available` ones until somebody chooses: all, or the first three."""
+    return tuple(range(min(available, _USUAL_CHANNELS)))
 
 
 def _facts(source: Path | None) -> str | None:
