@@ -107,9 +107,15 @@ def _words(intent: Intent, facts: Facts, doing: Doing, in_view: list[Tile]) -> t
         return f"learning from {doing.painted:,} painted pixels{loss}", drawn
     if Predict in kinds and drawn < len(in_view):
         return f"drawing: {drawn} of {len(in_view)} tiles in view", drawn
-    if Extract in kinds or Prepare in kinds:
+    extracted = next((task.tile.plane.image for task in doing.running if isinstance(task, Extract)), None)
+    if extracted is not None and not in_view:  # the screen shows none of it, or has not told yet
+        return f"computing features of {extracted}", 0
+    if extracted is not None:
         beyond = " (now those around it)" if ready == len(in_view) else ""
         return f"computing features: {ready} of {len(in_view)} tiles in view{beyond}", ready
+    opened = next((task.plane.image for task in doing.running if isinstance(task, Prepare)), None)
+    if opened is not None:
+        return f"opening {opened}", ready
     return _at_rest(intent, facts, doing, in_view), drawn
 
 

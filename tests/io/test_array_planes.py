@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 
 from mdm_studio.errors import ChannelsError, InputError, UnreadableImageError
 from mdm_studio.io import array_planes
-from mdm_studio.io.array_planes import ArrayImage
+from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.images import ArrayPlane
 
 ALL = slice(None)
@@ -250,6 +250,25 @@ def test_what_is_no_image_is_refused_in_words(array, options, words):
 def test_channels_that_are_not_there(channels):
     with pytest.raises(ChannelsError, match="0 to 2"):
         ArrayImage(np.zeros((3, 5, 5)), channel_axis=0, channels=channels)
+
+
+@pytest.mark.parametrize(("axis", "rgb"), [(1, False), (None, True)])
+def test_the_same_image_with_other_channels(axis, rgb):
+    array = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 3), np.uint8)
+    image = ArrayImage(array, channel_axis=axis, rgb=rgb, name="field")
+    other = image.reading((2, 0))
+    assert (image.chosen, other.chosen, other.available) == ((0, 1, 2), (2, 0), 3)
+    assert (other.name, other.channels, other.rgb, other.stack_shape) == ("field", 2, False, image.stack_shape)
+    np.testing.assert_array_equal(other.plane((1,)).read(ALL, ALL), image.plane((1,)).read(ALL, ALL)[[2, 0]])
+    assert other.reading((0, 1, 2)).plane((0,)).digest() == image.plane((0,)).digest()
+    assert other.plane((0,)).digest() != image.plane((0,)).digest()
+    with pytest.raises(ChannelsError, match="0 to 2"):
+        image.reading((3,))
+
+
+@pytest.mark.parametrize(("available", "usual"), [(1, (0,)), (2, (0, 1)), (3, (0, 1, 2)), (7, (0, 1, 2))])
+def test_the_channels_that_are_read_until_somebody_chooses(available, usual):
+    assert usual_channels(available) == usual
 
 
 @pytest.mark.parametrize("index", [(), (2,), (-1,), (0, 0)])

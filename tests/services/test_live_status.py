@@ -14,6 +14,7 @@ from mdm_studio.services.live_plan import (
     Made,
     PlaneKey,
     Predict,
+    Prepare,
     Stage,
     Tile,
     View,
@@ -51,6 +52,13 @@ CASES = {
         INTENT,
         DONE,
         replace(USER, running=(Extract(TILES[1], Stage.ALL),)),
+    ),
+    "opening a": (INTENT, Facts(), replace(USER, running=(Prepare(PLANE),))),
+    "opening b": (INTENT, DONE, replace(USER, running=(Prepare(PlaneKey("b", 0)),))),
+    "computing features of a": (
+        replace(INTENT, views={}),
+        replace(DONE, maps={}),
+        replace(USER, running=(Extract(TILES[1], Stage.ALL), Prepare(PlaneKey("b", 0)))),
     ),
     "ready: paint a few strokes of at least two classes (1 painted so far)": (
         INTENT,
