@@ -30,6 +30,7 @@ class BackboneBox(Section):
         super().__init__("Backbone")
         self._home = home
         self._facts: dict[str, BackboneFacts] = {}
+        self._ended = False
         self.backbone = QComboBox()
         self.backbone.setAccessibleName("Backbone")
         self.backbone.setToolTip("The pretrained network that describes every pixel.")
@@ -57,13 +58,23 @@ class BackboneBox(Section):
         self.body.addWidget(fold)
         home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
         home.relay(home.session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
-        home.runner.start(list_backbones, done=self._list, failed=self.summary.setText)
+        home.runner.start(list_backbones, done=self._list, failed=self._not_listed)
         self._settings_changed(home.session.settings)
 
     def _status_changed(self, status: Status) -> None:
         self.device.setText(f"on {status.device}" if status.device else "")
 
+    def end(self) -> None:
+        """The list of backbones, which takes a while, may still come."""
+        self._ended = True
+
+    def _not_listed(self, why: str) -> None:
+        if not self._ended:
+            self.summary.setText(why)
+
     def _list(self, found: Sequence[BackboneFacts]) -> None:
+        if self._ended:
+            return
         self._facts = {facts.name: facts for facts in found}
         self.backbone.clear()
         for facts in found:

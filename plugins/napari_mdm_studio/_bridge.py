@@ -13,7 +13,7 @@ from mdm_studio.errors import InputError
 from napari_mdm_studio._brush import BrushFollower, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
-from napari_mdm_studio._planes import empty_strokes, planes_of
+from napari_mdm_studio._planes import Channels, empty_strokes, planes_of
 from napari_mdm_studio._strokes import Changed, StrokesWatcher
 from napari_mdm_studio._views import ViewWatcher, part_shown, plane_shown
 
@@ -42,6 +42,7 @@ class BoundImage:
     strokes: Labels
     array: Any
     channel_axis: ChannelAxis
+    channels: Channels
     pictures: PictureLayers
     watcher: StrokesWatcher
 
@@ -88,7 +89,7 @@ class Bridge:
 
     # ------------------------------------------------------------------------------------------------------------- images
 
-    def add(self, layer: Image, channel_axis: ChannelAxis = None) -> BoundImage:
+    def add(self, layer: Image, channel_axis: ChannelAxis = None, channels: Channels = None) -> BoundImage:
         """Choose an image: open it in the session, with strokes to paint and the outputs that are shown.
 
         Raises
@@ -96,7 +97,7 @@ class Bridge:
         InputError
             If the layer cannot be read as an image.
         """
-        planes = planes_of(layer, channel_axis)
+        planes = planes_of(layer, channel_axis, channels)
         geometry = Geometry.of(layer, channel_axis)
         key = layer.name
         while key in self.images:  # a layer that was renamed left its name to another
@@ -105,7 +106,7 @@ class Bridge:
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
         watcher = StrokesWatcher(strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key))
         self.session.open_image(key, planes, strokes.data)
-        bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, pictures, watcher)
+        bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, channels, pictures, watcher)
         for name in _GEOMETRY:
             getattr(layer.events, name).connect(self._moved)
         layer.events.data.connect(self._image_replaced)
@@ -117,6 +118,18 @@ class Bridge:
         self.images_changed.emit()
         self.layers_changed.emit()
         return bound
+
+    def read_channels(self, key: str, channels: Channels) -> None:
+        """Read other channels of an image; its strokes stay.
+
+        Raises
+        ------
+        ChannelsError
+            If it does not have them.
+        """
+        bound = self.images[key]
+        self.session.open_image(key, planes_of(bound.layer, bound.channel_axis, channels), bound.array)
+        bound.channels = channels
 
     def _strokes_layer(self, layer: Image, geometry: Geometry) -> Labels:
         """The image's strokes: a layer called so, as the samples bring one, or a new one on top."""
@@ -182,10 +195,12 @@ class Bridge:
         if bound is None:
             return
         self.remove(bound.key)
-        try:
-            self.add(bound.layer, bound.channel_axis)
-        except InputError:
-            pass  # it is no image any more, and the list of images shows that it is not chosen
+        for channels in (bound.channels, None):  # it may have fewer of them now
+            try:
+                self.add(bound.layer, bound.channel_axis, channels)
+            except InputError:
+                continue  # or it is no image any more: the list of images shows that it is not chosen
+            return
 
     def _strokes_replaced(self, key: str) -> None:
         """The strokes layer was given other data: they go into the array that the session has, and the layer keeps that."""
@@ -318,12 +333,12 @@ def opening(layers: Sequence[Image]) -> list[Image]:
     """The images to choose at first: those that no earlier one overlaps."""
     chosen: list[Image] = []
     for layer in layers:
-        if not any(_overlap(layer, other) for other in chosen):
+        if not any(overlap(layer, other) for other in chosen):
             chosen.append(layer)
     return chosen
 
 
-def _overlap(one: Image, other: Image) -> bool:
+def overlap(one: Image, other: Image) -> bool:
     """Whether the displayed planes of two layers share more than an edge."""
     low_a, high_a = one.extent.world[:, -2:]
     low_b, high_b = other.extent.world[:, -2:]

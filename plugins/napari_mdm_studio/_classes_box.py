@@ -49,7 +49,6 @@ class ClassesBox(Section):
         home.relay(session.classes_changed, self.show_classes, key=lambda *_: None, owner=self)
         home.relay(session.status_changed, lambda _: self._show_painted(), every=0.25, key=lambda *_: None, owner=self)
         home.bridge.class_selected.connect(self._select_value)
-        home.closed.connect(self.end)
         self.show_classes(session.classes)
 
     def selected(self) -> int | None:

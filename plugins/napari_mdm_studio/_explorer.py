@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSignalBlocker, Qt, QTimer
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFormLayout,
@@ -28,7 +29,7 @@ from napari_mdm_studio._explorer_layer import CellLayer
 from napari_mdm_studio._explorer_matrix import Matrix, pixmap_of, rgb_of
 from napari_mdm_studio._numbers import as_text, parse_numbers
 from napari_mdm_studio._session_home import home_of
-from napari_mdm_studio._widgets import Section, button, note, row
+from napari_mdm_studio._widgets import Dock, Section, button, note, row
 
 if TYPE_CHECKING:
     import napari
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from mdm_studio.services.live_explore import ExplorerCell, Mode
     from mdm_studio.services.session import LiveSettings, Status
     from napari_mdm_studio._session_home import SessionHome
-    from napari_mdm_studio._worker import Relay
 
 _WIDTH = 360
 _FEWEST, _USUAL, _MOST = 2, 5, 12
@@ -46,7 +46,7 @@ _WRONG = "border: 1px solid #d55e00;"
 _THUMBNAILS, _CLASS = "thumbnails", "class"
 
 
-class FeatureExplorer(QWidget):
+class FeatureExplorer(Dock):
     """Blocks x timesteps as pictures, a cluster as a class, and the advisor.
 
     Parameters
@@ -78,33 +78,26 @@ class FeatureExplorer(QWidget):
         self.matrix.opened.connect(self.open_cell)
         self.matrix.block_ticked.connect(lambda block, on: self._tick("blocks", block, on))
         self.matrix.timestep_ticked.connect(lambda t, on: self._tick("timesteps", t, on))
-        self._relays = self._listen()
+        self._listen()
         self._settings_changed()
         self._status_changed(session.status)
 
-    def _listen(self) -> list[Relay]:
-        session, explorer, relay = self.home.session, self.explorer, self.home.relay
-        return [
-            relay(explorer.explored, self._explored),
-            relay(explorer.advised, self.advisor.take),
-            relay(explorer.failed, self._failed),
-            relay(explorer.progressed, self._progressed, every=0.1, key=lambda job, *_: job),
-            relay(session.jobs_changed, self._jobs_changed),
-            relay(session.classes_changed, self.clusters.list_classes, key=lambda *_: None),
-            relay(session.settings_changed, self._settings_changed, key=lambda *_: None),
-            relay(session.status_changed, self._status_changed, every=0.5, key=lambda *_: None),
-        ]
+    def _listen(self) -> None:
+        session, explorer, relay = self.home.session, self.explorer, partial(self.home.relay, owner=self)
+        relay(explorer.explored, self._explored)
+        relay(explorer.advised, self.advisor.take)
+        relay(explorer.failed, self._failed)
+        relay(explorer.progressed, self._progressed, every=0.1, key=lambda job, *_: job)
+        relay(session.jobs_changed, self._jobs_changed)
+        relay(session.classes_changed, self.clusters.list_classes, key=lambda *_: None)
+        relay(session.settings_changed, self._settings_changed, key=lambda *_: None)
+        relay(session.status_changed, self._status_changed, every=0.5, key=lambda *_: None)
 
-    def event(self, event: Any) -> bool:
-        """Qt's hook: napari takes the widget out of a dock that is closed for good, and then it listens no longer."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._later.stop()
-            self.explorer.stop()
-            for relay in self._relays:
-                self.home.drop(relay)
-            self._relays.clear()
-            self.deleteLater()
-        return bool(super().event(event))
+    def end(self) -> None:
+        """Stop, and let go of the session."""
+        self._later.stop()
+        self.explorer.stop()
+        self.home.lost_dock(self)
 
     def _build(self) -> None:
         seen = Section("What the blocks see")

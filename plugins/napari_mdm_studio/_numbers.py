@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterable
 
 
-def parse_numbers(text: str, largest: int) -> tuple[int, ...] | None:
-    """The numbers in `text`, ascending, or None if it is no list of numbers from 0 to `largest`.
+def parse_numbers(text: str, largest: int, *, ordered: bool = False) -> tuple[int, ...] | None:
+    """The numbers in `text`, or None if it is no list of numbers from 0 to `largest`; ascending, unless typed `ordered`.
 
     Examples
     --------
     >>> parse_numbers("4, 6-8", 17)
     (4, 6, 7, 8)
     """
-    found: set[int] = set()
+    found: dict[int, None] = {}  # an ordered set
     for part in filter(None, re.split(r"[,;\s]+", text.strip())):
         span = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
         if span is None:
@@ -22,8 +22,8 @@ def parse_numbers(text: str, largest: int) -> tuple[int, ...] | None:
         first, last = int(span[1]), int(span[2] or span[1])
         if first > last or last > largest:
             return None
-        found.update(range(first, last + 1))
-    return tuple(sorted(found)) or None
+        found |= dict.fromkeys(range(first, last + 1))
+    return tuple(found if ordered else sorted(found)) or None
 
 
 def as_text(numbers: Iterable[int]) -> str:

@@ -46,7 +46,6 @@ class OutputsBox(Section):
         self.body.addLayout(row(self.uncertainty, None, self.probability))
         bridge.outputs_changed.connect(self.show_outputs)
         home.relay(home.session.classes_changed, self._list_classes, key=lambda *_: None, owner=self)
-        home.closed.connect(self.end)
         self._list_classes(home.session.classes)
         self.show_outputs()
 

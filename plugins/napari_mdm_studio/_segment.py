@@ -16,7 +16,7 @@ from napari_mdm_studio._images_box import ImagesBox
 from napari_mdm_studio._outputs_box import OutputsBox
 from napari_mdm_studio._session_home import SEGMENT, home_of
 from napari_mdm_studio._status_box import StatusBox
-from napari_mdm_studio._widgets import button, note, row, save_suffix
+from napari_mdm_studio._widgets import Dock, button, note, row, save_suffix
 
 if TYPE_CHECKING:
     import napari
@@ -30,7 +30,7 @@ _LONGEST_SAVE = 60_000  # ms that a window waits for its project before it close
 _ROOM = 2.0  # the canvas shows so many times the suggested window, so that its surroundings are seen
 
 
-class Segment(QWidget):
+class Segment(Dock):
     """Images, backbone, classes, learning, outputs, files.
 
     Parameters
@@ -67,8 +67,18 @@ class Segment(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
         self.home.has_dock(SEGMENT, self)
+        self.home.closed.connect(self.end)
         self.home.save = self.save_before_closing
         self.home.relay(self.home.session.suggested, self._go_to, owner=self)
+
+    def end(self) -> None:
+        """Let go of the session."""
+        self.home.closed.disconnect(self.end, missing_ok=True)
+        self.home.lost_dock(self)
+        if self.home.save == self.save_before_closing:
+            self.home.save = None
+        for section in (self.images, self.backbone, self.classes, self.status, self.outputs):
+            section.end()
 
     def _suggestion(self) -> QWidget:
         part = QWidget()

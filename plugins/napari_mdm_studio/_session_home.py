@@ -13,12 +13,14 @@ from mdm_studio.errors import MDMStudioError
 from napari_mdm_studio._actions import KeyBinder
 from napari_mdm_studio._bridge import Bridge
 from napari_mdm_studio._geometry import ChannelAxis
+from napari_mdm_studio._planes import Channels
 from napari_mdm_studio._preferences import Preferences, preferences
 from napari_mdm_studio._worker import Relay, Runner
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
+    from qtpy.QtWidgets import QWidget
 
     from mdm_studio.services.session import Session
 
@@ -48,12 +50,12 @@ def home_of(viewer: Any, *, session: Callable[[Preferences], Session] | None = N
 
 def new_session(chosen: Preferences) -> Session:
     """A session as the preferences have it."""
-    from mdm_studio.config import default_cache_dir
+    from mdm_studio.config import CACHE_BYTES, default_cache_dir
     from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.session import LiveSettings, Session
 
     settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
-    cache = FeatureCache(default_cache_dir())
+    cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)
     session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep="automatic")
     for name in ("background", "object"):  # two at least are needed, and a restored project brings its own
         session.add_class(name)
@@ -85,8 +87,8 @@ class SessionHome:
         self.session: Session = session
         self.runner = Runner()
         self.save: Callable[[], bool] | None = None
-        self.docks: dict[str, QObject] = {}
-        self._kept: list[Relay] = []
+        self.docks: dict[str, QWidget] = {}
+        self._kept: dict[Relay, QWidget | None] = {}
         self._open = True
         self.bridge: Bridge = Bridge(viewer, session, self.relay)
         self.relay(session.failed, self.warn)
@@ -100,11 +102,11 @@ class SessionHome:
         callback: Callable[..., object],
         every: float = 0.0,
         key: Callable[..., Hashable] | None = None,
-        owner: QObject | None = None,
+        owner: QWidget | None = None,
     ) -> Relay:
         """Bring a signal to the GUI thread as long as the session and `owner`, a widget, live; see `Relay`."""
         relay = Relay(signal, callback, every=every, key=key)
-        self._kept.append(relay)
+        self._kept[relay] = owner
         if owner is not None:
             owner.destroyed.connect(lambda: self.drop(relay))
         return relay
@@ -112,17 +114,22 @@ class SessionHome:
     def drop(self, relay: Relay) -> None:
         """End a relay before the session ends."""
         relay.close()
-        if relay in self._kept:
-            self._kept.remove(relay)
+        self._kept.pop(relay, None)
 
-    def choose_image(self, layer: Image, channel_axis: ChannelAxis = None) -> bool:
+    def choose_image(self, layer: Image, channel_axis: ChannelAxis = None, channels: Channels = None) -> bool:
         """Choose an image layer for labelling; False, and a message, if it cannot be one."""
-        return self.attempt(self.bridge.add, layer, channel_axis)
+        return self.attempt(self.bridge.add, layer, channel_axis, channels)
 
-    def has_dock(self, name: str, dock: QObject) -> None:
-        """Know a dock as long as it lives, so that no command opens it a second time."""
+    def has_dock(self, name: str, dock: QWidget) -> None:
+        """Know a dock as long as it is open, so that no command opens it a second time."""
         self.docks[name] = dock
-        dock.destroyed.connect(lambda: self.docks.pop(name, None))
+
+    def lost_dock(self, dock: QWidget) -> None:
+        """A dock was closed: nothing more is brought to it and its parts."""
+        self.docks = {name: other for name, other in self.docks.items() if other is not dock}
+        for relay, owner in list(self._kept.items()):
+            if owner is not None and (owner is dock or dock.isAncestorOf(owner)):
+                self.drop(relay)
 
     def attempt(self, verb: Callable[..., object], *values: Any, **options: Any) -> bool:
         """Call a verb of the session; False, and a message, if it refuses in words."""
@@ -156,8 +163,11 @@ class SessionHome:
         if unsaved is None:
             return True
         answer = ask_about_unsaved(main_window(self.viewer), unsaved)
+        if answer == "save" and self.save is None:
+            self.warn(f"Open the {SEGMENT} dock to choose where the work is saved.")
+            return False
         if answer == "save":
-            return self.save is not None and self.save()
+            return bool(self.save and self.save())
         return answer == "discard"
 
     def close(self) -> None:

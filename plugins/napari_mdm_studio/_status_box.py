@@ -45,7 +45,6 @@ class StatusBox(Section):
         self._clock = QTimer(self, interval=1000)
         self._clock.timeout.connect(lambda: self._show_facts(session.status))
         self._clock.start()
-        home.closed.connect(self.end)
         home.relay(session.status_changed, self.show_status, every=0.1, key=lambda *_: None, owner=self)
         self.show_status(session.status)
 

@@ -6,11 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 SPACING = 6
+
+
+class Dock(QWidget):
+    """What napari shows in a dock.
+
+    napari takes it out of a dock that is closed for good and deletes nothing; it then ends and deletes itself.
+    """
+
+    def event(self, event: Any) -> bool:
+        """Qt's hook."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.end()
+            self.deleteLater()
+        return bool(super().event(event))
+
+    def end(self) -> None:
+        """Listen no longer."""
 
 
 class Section(QFrame):
@@ -30,6 +47,9 @@ class Section(QFrame):
         self.body = QVBoxLayout()
         self.body.setSpacing(SPACING)
         outer.addLayout(self.body)
+
+    def end(self) -> None:
+        """Listen no longer: the dock was closed, or the session."""
 
 
 def row(*widgets: QWidget | None) -> QHBoxLayout:

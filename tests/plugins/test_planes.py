@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mdm_studio.errors import ChannelsError
+
 napari_layers = pytest.importorskip("napari.layers")
 Image, Labels = napari_layers.Image, napari_layers.Labels
 
@@ -70,6 +72,23 @@ def test_channels_are_offered_and_guessed():
     planes = planes_of(stack, 1)
     assert (planes.stack_shape, planes.channels) == ((5,), 3)
     assert likely_channel_axis(Image(np.zeros((3, 40, 50)))) is None
+
+
+def test_channels_are_typed():
+    from napari_mdm_studio._planes import as_typed, parse_channels, planes_of
+
+    assert parse_channels("2, 0-1", "a", 5) == (2, 0, 1)
+    for wrong in ("", "5", "1-9", "a"):
+        with pytest.raises(ChannelsError, match="no channels of a: it has 5, counted from 0 to 4; type for example 0,1,2"):
+            parse_channels(wrong, "a", 5)
+    assert as_typed((2, 0)) == "2,0"
+    layer = Image(np.arange(5, dtype=np.uint8)[:, None, None] + np.zeros((5, 40, 50), np.uint8))
+    assert planes_of(layer, 0).chosen == (0, 1, 2)
+    plane = planes_of(layer, 0, (4, 1)).plane()
+    np.testing.assert_array_equal(plane.read(slice(0, 1), slice(0, 1)).ravel(), (4, 1))
+    with pytest.raises(ChannelsError, match="7"):
+        planes_of(layer, 0, (7,))
+    assert planes_of(Image(np.zeros((40, 50, 4), np.uint8), rgb=True)).chosen == (0, 1, 2)
 
 
 def test_large_strokes_take_memory_where_they_are_painted(monkeypatch):

@@ -2,17 +2,19 @@
 
 import dataclasses
 import gc
+import weakref
 
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QCoreApplication, QEvent, Qt
 
 from mdm_studio.io.classifier_file import LabelClass
 from tests.plugins.gui import FakeStatus, press, settle, wait_until
 
 pytestmark = pytest.mark.gui
-KEY, COLOR, NAME, PAINTED = range(4)
+KEY, COLOR, NAME, PAINTED = range(4)  # columns of the classes
+AXIS, CHANNELS = 1, 2  # of the images
 
 
 @pytest.fixture
@@ -60,6 +62,64 @@ def test_the_channel_axis_is_a_choice(viewer, home, session, dock):
     settle()
     assert session.images["c"][0].channels == 3
     assert home.bridge.images["c"].strokes.data.shape == (100, 120)
+
+
+def type_into(field, text):
+    field.setText(text)
+    field.setModified(True)  # as a user's key does
+    field.editingFinished.emit()
+
+
+@pytest.mark.parametrize(("shape", "axis", "count"), [((5, 100, 120), 1, 5), ((100, 120, 4), 2, 4)])
+def test_channels_are_chosen(viewer, home, session, dock, monkeypatch, shape, axis, count):
+    told = []
+    monkeypatch.setattr(home, "warn", told.append)
+    viewer.add_image(np.zeros(shape, np.uint8), name="c", translate=(0, 300, 0), rgb=False)
+    settle()
+    table = dock.images.table
+    assert table.cellWidget(2, CHANNELS) is None
+    table.cellWidget(2, AXIS).setCurrentIndex(axis)
+    settle()
+    field = table.cellWidget(2, CHANNELS)
+    assert field.text() == "0,1,2"
+    assert f"of the {count} that there are (0 to {count - 1})" in field.toolTip()
+    assert session.images["c"][0].chosen == (0, 1, 2)
+    strokes = home.bridge.images["c"].strokes
+    strokes.data_setitem((np.array([5, 6]), np.array([7, 7])), 1)
+    type_into(field, "3, 0-1")
+    source, labels = session.images["c"]
+    assert (source.chosen, source.stack_shape, source.height, source.width) == ((3, 0, 1), (), 100, 120)
+    assert session.named("open_image")[-2:] == [("c",), ("c",)]
+    assert session.named("close_image") == [("c",)]  # as a stack
+    assert labels is strokes.data
+    assert labels[5, 7] == 1
+    for wrong in ("5", "", "x"):
+        type_into(field, wrong)
+        assert field.styleSheet()
+        assert f"it has {count}, counted from 0 to {count - 1}; type for example 0,1,2" in told[-1]
+    assert session.images["c"][0].chosen == (3, 0, 1)
+    table.item(2, 0).setCheckState(Qt.CheckState.Unchecked)
+    settle()
+    type_into(table.cellWidget(2, CHANNELS), "2")
+    table.item(2, 0).setCheckState(Qt.CheckState.Checked)
+    settle()
+    assert session.images["c"][0].chosen == (2,)
+    assert table.cellWidget(2, CHANNELS).text() == "2"
+    viewer.layers["c"].data = np.zeros([min(side, 2) if side == count else side for side in shape], np.uint8)
+    settle()
+    assert session.images["c"][0].chosen == (0, 1)  # there is no channel 2 any more
+    assert table.cellWidget(2, CHANNELS).text() == "0,1"
+
+
+def test_layers_that_napari_split_are_images_of_their_own(viewer, home, session, dock):
+    viewer.add_image(np.zeros((3, 100, 120), np.uint8), channel_axis=0, name="c", translate=(300, 0))
+    settle()
+    assert list(home.bridge.images) == ["left", "right", "c"]
+    table = dock.images.table
+    assert texts(table, 0) == ["left", "right", "c", "c [1]", "c [2]"]
+    assert table.item(2, 0).toolTip() == "c"
+    assert table.item(3, 0).toolTip().startswith("c [1] lies over c. ")
+    assert "Merge to Stack" in table.item(4, 0).toolTip()
 
 
 def test_classes_are_added_named_coloured_and_counted(viewer, home, session, dock, monkeypatch):
@@ -258,6 +318,36 @@ def test_a_closed_dock_leaves_the_session_alone(viewer, home, session, dock):
     viewer.add_image(np.zeros((20, 30), np.uint8), translate=(500, 0))
     settle()
     assert not session.closed
+
+
+def test_a_dock_that_was_closed_is_freed_and_a_new_one_works(viewer, home, session):
+    from napari_mdm_studio._segment import Segment
+
+    viewer.add_image(np.zeros((200, 300), np.uint8), name="left")
+    kept, gone = len(home._kept), []
+    for number in range(3):
+        made = Segment(viewer)
+        gone.append(weakref.ref(made))
+        viewer.window.add_dock_widget(made, name="Segment")
+        settle(0.05)  # closed before the list of backbones came, and after it
+        if number == 1:
+            wait_until(lambda made=made: made.backbone.summary.text() != "", 20)
+        assert home.docks == {"Segment": made}
+        viewer.window.remove_dock_widget(made)
+        assert home.docks == {}
+        assert home.save is None
+        assert len(home._kept) == kept
+        del made
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    wait_until(lambda: not home.runner._pool._work_queue.qsize(), 20)
+    settle()
+    gc.collect()
+    assert [each() for each in gone] == [None] * 3
+    dock = Segment(viewer)
+    viewer.window.add_dock_widget(dock, name="Segment")
+    session.say(text="still there", busy=True)
+    wait_until(lambda: dock.status.text.text() == "Still there")
+    assert texts(dock.images.table, 0) == ["left"]
 
 
 def test_preferences_have_defaults(viewer):
