@@ -375,7 +375,7 @@ def _completeness(facts: Facts, head: Head, views: Mapping[PlaneKey, View], marg
     for key, view in views.items():
         if key not in facts.grids:
             return ""
-        for place in tiles_in_view(view, facts.grids[key], margin):
+        for place in tiles_in_view(view, facts.grids[key]):
             made = facts.made.get(Tile(key, *place))
             if made is None or made.head != head.number:
                 return ""

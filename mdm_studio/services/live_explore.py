@@ -164,7 +164,7 @@ class Explorer:
             If its plane is not in view any more.
         """
         view = self._session.views.get(cell.tile.plane)
-        places = tiles_in_view(view, cell.fitted.source.grid, 0)[:MOST_TILES] if view else []
+        places = tiles_in_view(view, cell.fitted.source.grid)[:MOST_TILES] if view else []
         if not places:
             raise UsageError("what this cell shows is not in view any more: refresh the explorer")
         self._run("layer", self._spread(cell, [Tile(cell.tile.plane, *place) for place in places]))
@@ -217,7 +217,7 @@ class Explorer:
         if bench is not None:
             for plane, view in sorted(views.items(), key=lambda each: each[0].image != image):
                 source = bench.planes.get(plane)
-                places = tiles_in_view(view, source.grid, 0) if source else []
+                places = tiles_in_view(view, source.grid) if source else []
                 if places:
                     return bench, Tile(plane, *places[0])
         raise UsageError("there is nothing to explore yet: choose an image and wait until its backbone is loaded")

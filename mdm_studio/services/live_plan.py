@@ -269,9 +269,7 @@ def plan(intent: Intent, facts: Facts) -> tuple[Task, ...]:
 
 
 def _tasks(intent: Intent, facts: Facts) -> Iterator[Task]:
-    shown = {
-        key: tiles_in_view(view, facts.grids[key], intent.margin) for key, view in intent.views.items() if key in facts.grids
-    }
+    shown = {key: tiles_in_view(view, facts.grids[key]) for key, view in intent.views.items() if key in facts.grids}
     in_view = [Tile(key, *place) for key, places in shown.items() for place in places]
     strokes = [tile for tile in intent.strokes if tile.plane in facts.grids]
     head = facts.head
@@ -375,7 +373,7 @@ def _settling(intent: Intent, facts: Facts, head: Head) -> Iterator[Settle]:
         if key not in facts.grids:
             continue
         grid = facts.grids[key]
-        made = [facts.made.get(Tile(key, *place)) for place in tiles_in_view(view, grid, intent.margin)]
+        made = [facts.made.get(Tile(key, *place)) for place in tiles_in_view(view, grid)]
         ready = [m for m in made if m and m.head == head.number and m.step == view.step]
         if ready and len(ready) == len(made) and not all(m.final for m in ready):
             yield Settle(key, head.number, view.step, view_window(view, grid, intent.margin))
@@ -387,11 +385,23 @@ def preview_step(view: View) -> int:
 
 
 def view_window(view: View, grid: TileGrid, margin: int) -> Window:
-    """What the picture of a view depends on, in whole steps of the preview, inside the image."""
+    """What the picture of a view depends on: whole steps of the preview, `margin` pixels around it included.
+
+    It ends at the last tile that is in view itself: for sixteen pixels around the view no further tile is computed.
+    """
+    inner, (height, width) = _whole_steps(view, grid, 0), grid.tile
+    seen = Window(
+        inner.top // height * height,
+        -(-inner.bottom // height) * height,
+        inner.left // width * width,
+        -(-inner.right // width) * width,
+    )
+    return _whole_steps(view, grid, margin).cut(seen)
+
+
+def _whole_steps(view: View, grid: TileGrid, margin: int) -> Window:
     whole = max(_ROUND, preview_step(view))
-    top, bottom = _widened(view.rows, margin, whole, grid.height)
-    left, right = _widened(view.cols, margin, whole, grid.width)
-    return Window(top, bottom, left, right)
+    return Window(*_widened(view.rows, margin, whole, grid.height), *_widened(view.cols, margin, whole, grid.width))
 
 
 def _widened(span: slice, margin: int, whole: int, size: int) -> tuple[int, int]:
@@ -405,9 +415,9 @@ def window_of(tile: Tile, view: View, grid: TileGrid, margin: int) -> Window:
     return view_window(view, grid, margin).cut(Window(rows.start, rows.stop, cols.start, cols.stop))
 
 
-def tiles_in_view(view: View, grid: TileGrid, margin: int) -> list[tuple[int, int]]:
+def tiles_in_view(view: View, grid: TileGrid) -> list[tuple[int, int]]:
     """Tiles that a view touches, the one at its centre first, then outwards; at most `MOST_TILES`."""
-    window = view_window(view, grid, margin)
+    window = _whole_steps(view, grid, 0)
     if window.empty:
         return []
     (height, width) = grid.tile

@@ -81,7 +81,7 @@ def status_of(intent: Intent, facts: Facts, doing: Doing) -> Status:
         Tile(key, *place)
         for key, view in intent.views.items()
         if key in facts.grids
-        for place in tiles_in_view(view, facts.grids[key], intent.margin)
+        for place in tiles_in_view(view, facts.grids[key])
     ]
     text, done = _words(intent, facts, doing, in_view)
     if doing.error:

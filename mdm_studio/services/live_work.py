@@ -460,7 +460,7 @@ class Bench:
         height, width = -(-(window.bottom - window.top) // step), -(-(window.right - window.left) // step)
         probabilities = np.zeros((len(head.values), height, width), np.float32)
         uncertainty = np.zeros((height, width), np.float32)
-        done: list[Tile] = []
+        done: dict[Tile, tuple[Window, Made]] = {}
         with self.lock:
             pieces = [(t, e) for t, e in self._exact.items() if t.plane == task.plane and e.made.step == step]
         for tile, exact in pieces:
@@ -470,18 +470,17 @@ class Bench:
             there, here = _places(part, window, step), _places(part, exact.made.window, step)
             probabilities[:, there[0], there[1]] = exact.found.probabilities[:, here[0], here[1]]
             uncertainty[there] = exact.found.uncertainty[here]
-            done.append(tile)
-        found = Prediction(np.zeros((0, 0), np.int64), probabilities, uncertainty)
-        if radius := self.smooth // step:
-            guide = _middles(source.brightness(window.rows, window.cols), step)
-            found = _smoothed(found, guide, radius)
-        else:
-            found = replace(found, labels=probabilities.argmax(0))
-        self._show(task.plane, window, step, found, head)
+            done[tile] = part, exact.made
+        guide = _middles(source.brightness(window.rows, window.cols), step)
+        smoothed = guided_filter(probabilities, guide, max(self.smooth // step, 1)) if self.smooth >= step else probabilities
+        for part, _ in done.values():  # of a whole slide not every tile in sight is there
+            rows, cols = _places(part, window, step)
+            found = smoothed[:, rows, cols]
+            self._show(task.plane, part, step, Prediction(found.argmax(0), found, uncertainty[rows, cols]), head)
         with self.lock:
-            for tile in done:
-                if self._made.get(tile) == self._exact[tile].made:
-                    self._made[tile] = replace(self._made[tile], final=True)
+            for tile, (_, made) in done.items():
+                if self._made.get(tile) == made:
+                    self._made[tile] = replace(made, final=True)
 
     def _show(self, plane: PlaneKey, window: Window, step: int, found: Prediction, head: LiveHead) -> None:
         labels = np.asarray(head.values, np.uint8)[found.labels]
