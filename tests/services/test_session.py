@@ -585,3 +585,51 @@ def test_without_strokes_there_is_no_picture(make):
     user.session.labels_changed("a", (), slice(0, H), slice(0, W))
     user.until(lambda: not picture.any())
     user.until(lambda: user.session.status.text.startswith("ready"))
+
+
+def test_channels_that_the_backbone_cannot_read_are_told_and_others_put_it_right(make):
+    user = make(keep="automatic")
+    labels = user.open()
+    user.paint()
+    user.wait()
+    image, _ = blobs(H, W)
+    five = ArrayImage(np.concatenate([image, image], axis=2), channel_axis=2, channels=(0, 1, 2, 3), name="a")
+    user.session.open_image("a", five, labels)
+    user.until(lambda: any("reads 3" in each for each in user.said))
+    assert "list of images" in user.session.status.error
+    user.session.open_image("a", five.reading((3, 4, 5)), labels)
+    user.wait()
+    assert user.session.status.error is None
+    assert accuracy(user) > 0.9
+    assert sum(user.session.painted.values()) == 3 * W
+
+
+def test_an_image_is_known_again_whatever_channels_were_chosen(make):
+    first = make(keep="automatic")
+    image, _ = blobs(H, W)
+    five = ArrayImage(np.concatenate([image, image], axis=2), channel_axis=2, name="a")
+    labels = np.zeros((H, W), np.uint8)
+    first.session.open_image("a", five.reading((4,)), labels)
+    labels[5:8, 5:9] = 2
+    first.session.labels_changed("a", (), slice(5, 8), slice(5, 9))
+    first.until(lambda: first.session.painted)
+    first.session.close()
+    second = make(keep="automatic")
+    again = np.zeros((H, W), np.uint8)
+    second.session.open_image("a", five.reading((0, 1, 2)), again)
+    second.until(lambda: again.any())
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_the_same_strokes_give_the_same_classifier_in_whatever_order(make):
+    weights = []
+    for rows in ((40, 100), (100, 40)):
+        user = make()
+        user.open()
+        for row in rows:
+            user.paint(row)
+            user.wait()
+        head = user.session.bench.head
+        weights.append({name: value.numpy() for name, value in head.ensemble.state_dict().items()})
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name])
