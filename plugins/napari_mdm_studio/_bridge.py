@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from mdm_studio.errors import InputError
 from napari_mdm_studio._brush import BrushFollower, hand_over
@@ -104,7 +106,9 @@ class Bridge:
             key += "'"
         strokes = self._strokes_layer(layer, geometry)
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
-        watcher = StrokesWatcher(strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key))
+        watcher = StrokesWatcher(
+            strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key), partial(QTimer.singleShot, 0)
+        )
         self.session.open_image(key, planes, strokes.data)
         bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, channels, pictures, watcher)
         for name in _GEOMETRY:

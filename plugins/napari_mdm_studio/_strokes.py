@@ -74,10 +74,19 @@ class StrokesWatcher:
         Gets a `Changed` for each plane.
     replaced : callable
         Called when the layer was given another array.
+    later : callable
+        Calls a function as soon as the event loop has its turn. Polygons, and strokes of code, are announced by napari
+        just before they are in the array.
     """
 
-    def __init__(self, layer: Labels, changed: Callable[[Changed], object], replaced: Callable[[], object]) -> None:
-        self._layer, self._changed, self._replaced = layer, changed, replaced
+    def __init__(
+        self,
+        layer: Labels,
+        changed: Callable[[Changed], object],
+        replaced: Callable[[], object],
+        later: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._layer, self._changed, self._replaced, self._later = layer, changed, replaced, later
         layer.events.paint.connect(self._painted)
         layer.events.data.connect(self._data_set)
         # setattr, because these are methods of the class
@@ -85,7 +94,11 @@ class StrokesWatcher:
         setattr(layer, "redo", lambda: self._replay("_redo_history", type(layer).redo))  # noqa: B010
 
     def _painted(self, event: Any) -> None:
-        self._tell(event.value)
+        regions = changed_regions(event.value, self._layer.data.shape)
+        if getattr(self._layer, "_block_history", False):  # a stroke of the mouse has ended: it is all there
+            self._tell(regions)
+        else:
+            self._later(lambda: self._tell(regions))
 
     def _replay(self, history: str, method: Callable[[Any], None]) -> None:
         waiting = getattr(self._layer, history, None)
@@ -95,10 +108,10 @@ class StrokesWatcher:
             shape = self._layer.data.shape
             item = [_Everything(tuple(slice(0, length) for length in shape))]
         if item:
-            self._tell(item)
+            self._tell(changed_regions(item, self._layer.data.shape))
 
-    def _tell(self, item: Iterable[Any]) -> None:
-        for region in changed_regions(item, self._layer.data.shape):
+    def _tell(self, regions: Iterable[Changed]) -> None:
+        for region in regions:
             self._changed(region)
 
     def _data_set(self, event: Any) -> None:

@@ -111,7 +111,7 @@ def test_every_edit_of_labels_is_told_with_its_region(way):
     layer.data[60:70, 60:70] = 2
     layer.brush_size, layer.n_edit_dimensions = 6, 2
     got, replaced = [], []
-    watcher = StrokesWatcher(layer, got.append, lambda: replaced.append(1))
+    watcher = StrokesWatcher(layer, got.append, lambda: replaced.append(1), lambda tell: tell())
     edits = {
         "paint": lambda: layer.paint((20, 30), 1),
         "fill": lambda: layer.fill((65, 65), 3),
@@ -148,7 +148,7 @@ def test_a_stroke_through_a_stack_is_told_plane_by_plane():
 
     layer = Labels(np.zeros((4, 50, 60), np.uint8))
     got = []
-    StrokesWatcher(layer, got.append, lambda: None)
+    StrokesWatcher(layer, got.append, lambda: None, lambda tell: tell())
     layer.data_setitem((np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([8, 2, 4])), 1)
     assert got == [Changed((0,), slice(5, 7), slice(2, 9)), Changed((3,), slice(7, 8), slice(4, 5))]
     got.clear()
@@ -157,11 +157,33 @@ def test_a_stroke_through_a_stack_is_told_plane_by_plane():
     assert {region.plane for region in got} == {(1,), (2,), (3,)}
 
 
+@pytest.mark.parametrize("way", ["paint", "polygon", "setitem", "mouse"])
+def test_a_stroke_is_told_once_it_is_in_the_array(way):
+    from napari_mdm_studio._strokes import StrokesWatcher
+
+    layer, waiting, seen = Labels(np.zeros((50, 60), np.uint8)), [], []
+    layer.brush_size = 5
+    StrokesWatcher(layer, lambda part: seen.append(layer.data[part.rows, part.cols].any()), lambda: None, waiting.append)
+    if way == "mouse":
+        with layer.block_history():
+            layer.paint((20, 20), 1)
+    elif way == "polygon":
+        layer.paint_polygon(np.array([(10, 10), (10, 20), (20, 20), (20, 10)]), 1)
+    elif way == "setitem":
+        layer.data_setitem((np.array([5]), np.array([7])), 1)
+    else:
+        layer.paint((20, 20), 1)
+    assert bool(waiting) is (way != "mouse")
+    for tell in waiting:
+        tell()
+    assert seen == [True]
+
+
 def test_another_array_is_told():
     from napari_mdm_studio._strokes import StrokesWatcher
 
     layer, replaced = Labels(np.zeros((50, 60), np.uint8)), []
-    StrokesWatcher(layer, lambda _: None, lambda: replaced.append(1))
+    StrokesWatcher(layer, lambda _: None, lambda: replaced.append(1), lambda tell: tell())
     layer.data = np.ones((50, 60), np.uint8)
     assert replaced == [1]
 
