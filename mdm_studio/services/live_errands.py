@@ -7,7 +7,7 @@ from dataclasses import replace
 from mdm_studio.services.live_core import LiveCore, LiveImage
 from mdm_studio.services.live_plan import PlaneKey, Window
 from mdm_studio.services.strokes import BLOCK, block_window
-from mdm_studio.services.suggestions import suggest
+from mdm_studio.services.suggestions import SIDE, suggest
 
 _SCAN_ROWS = 16 * BLOCK  # rows of labels looked through at a time
 
@@ -93,9 +93,18 @@ class LiveErrands(LiveCore):
     def _suggest(self) -> None:
         bench = self.bench
         painted = [(b.plane, float(p.rows.mean()), float(p.cols.mean())) for b, p in self.strokes]
-        found = suggest(bench.doubt(), painted, self._earlier) if bench else None
+        doubt = bench.doubt() if bench and bench.head else {}
+        seen = {tile.plane.image for tile in doubt} | {plane.image for plane, _, _ in painted}
+        unseen = [_middle(image) for key, image in self.images.items() if key not in seen]
+        found = suggest(doubt, painted, self._earlier, unseen if doubt else ())
         if found is None:
             self.failed.emit("nothing to suggest yet: paint two classes and wait for the first picture")
             return
         self._earlier.append(found)
         self.suggested.emit(found)
+
+
+def _middle(image: LiveImage) -> tuple[PlaneKey, Window]:
+    """A window in the middle of an image, in the middle of its stack."""
+    ends = [(max(size // 2 - SIDE, 0), min(size // 2 + SIDE, size)) for size in (image.source.height, image.source.width)]
+    return PlaneKey(image.key, image.source.planes // 2), Window(*ends[0], *ends[1])

@@ -294,6 +294,8 @@ def _tasks(intent: Intent, facts: Facts) -> Iterator[Task]:
     small = [key for key in shown if len(facts.grids[key]) <= WHOLE_IMAGE]
     rest = [Tile(key, *place) for key in small for place in facts.grids[key]]
     yield from (Extract(tile, Stage.ALL) for tile in rest if _stored(facts, tile) < Stage.ALL)
+    if current and current.converged:
+        yield from _around(intent, facts, [tile for tile in rest if tile not in in_view], current)
 
 
 def learnable(intent: Intent, facts: Facts) -> Learn | None:
@@ -364,6 +366,16 @@ def _pictures(intent: Intent, facts: Facts, tiles: Iterable[Tile], head: Head, *
         fresh = made is not None and made.head == head.number and made.step <= step and window.within(made.window)
         if not fresh and not window.empty:
             yield Predict(tile, head.number, step, window, preview=not full)
+
+
+def _around(intent: Intent, facts: Facts, tiles: Iterable[Tile], head: Head) -> Iterator[Predict]:
+    """Rough pictures beyond the view, by which the next stroke can be suggested."""
+    for tile in tiles:
+        made = facts.made.get(tile)
+        if facts.coarse.get(tile, Stage.NONE) >= head.needs and (made is None or made.head != head.number):
+            rows, cols = facts.grids[tile.plane].core(tile.row, tile.col)
+            window = Window(rows.start, rows.stop, cols.start, cols.stop)
+            yield Predict(tile, head.number, preview_step(intent.views[tile.plane]), window, preview=True)
 
 
 def _settling(intent: Intent, facts: Facts, head: Head) -> Iterator[Settle]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,10 @@ class Suggestion:
 def suggest(
     doubt: Mapping[Tile, tuple[Window, NDArray[np.float32]]],
     painted: Iterable[tuple[PlaneKey, float, float]],
-    earlier: Iterable[Suggestion] = (),
+    earlier: Sequence[Suggestion] = (),
+    unseen: Sequence[tuple[PlaneKey, Window]] = (),
 ) -> Suggestion | None:
-    """The window with the highest worth; None if no tile has a picture yet.
+    """The window with the highest worth or, every second time, one that was never looked at; None if there is neither.
 
     Parameters
     ----------
@@ -38,14 +39,19 @@ def suggest(
         Of each tile the window that has a picture, and its uncertainty ``(h, w)`` in nats, evenly spaced over it.
     painted : iterable of (plane, row, column)
         Middles of what was painted.
-    earlier : iterable of Suggestion
+    earlier : sequence of Suggestion
         They are not made again.
+    unseen : sequence of (plane, window)
+        A window of each image of which nothing was drawn or painted yet.
 
     Notes
     -----
     Worth is the mean uncertainty of the most uncertain tenth of a window's pixels (as DatasetGAN ranks images), times one to
     two by its distance from the nearest stroke of that plane, so that strokes spread; a plane without any gets a quarter more.
     """
+    new = [each for each in unseen if each not in [(e.plane, e.window) for e in earlier]]
+    if new and (len(earlier) % 2 or not doubt):
+        return Suggestion(*new[0], "Nothing of this image has been looked at yet")
     near = [*painted, *((e.plane, (e.window.top + e.window.bottom) / 2, (e.window.left + e.window.right) / 2) for e in earlier)]
     done = {(e.plane, e.window) for e in earlier}
     best: tuple[float, Suggestion] | None = None

@@ -168,6 +168,13 @@ def test_never_finer_than_the_screen_shows():
     assert {task.step for task in tasks if isinstance(task, Predict)} == {8}
 
 
+def test_beyond_the_view_of_a_small_image_a_rough_picture_is_enough():
+    known = everywhere(Stage.ALL, tiles(GRID))
+    tasks = plan(intent(), facts(maps=known, coarse=known, head=head(), made=drawn()))
+    assert {task.tile for task in tasks} == set(tiles(GRID)) - set(IN_VIEW)
+    assert {(task.step, task.preview) for task in tasks} == {(4, True)}
+
+
 def test_a_slide_is_not_computed_as_a_whole():
     grid = TileGrid.of(16384, 16384, tile=256, halo=32, align=16)
     view = View(slice(0, 16384), slice(0, 16384), pixel=16)

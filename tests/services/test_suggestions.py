@@ -41,5 +41,15 @@ def test_an_image_without_strokes_is_preferred():
     assert "nothing is painted in this image yet" in found.why
 
 
+def test_every_second_time_an_image_that_was_never_looked_at():
+    unseen = [(OTHER, Window(0, 256, 0, 256))]
+    first = suggest(doubt(u40=(0, 0)), [], [], unseen)
+    second = suggest(doubt(u40=(0, 0)), [], [first], unseen)
+    third = suggest(doubt(u40=(0, 0)), [], [first, second], unseen)
+    assert [each.plane for each in (first, second, third)] == [PLANE, OTHER, PLANE]
+    assert second.why == "Nothing of this image has been looked at yet"
+    assert suggest(doubt(u40=(0, 0)), [], [first, second, third], unseen).plane == PLANE  # not a second time
+
+
 def test_nothing_is_suggested_before_there_is_a_picture():
     assert suggest({}, []) is None
