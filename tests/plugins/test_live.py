@@ -1,12 +1,22 @@
 """The whole way with a real session: paint in a window, and the mask follows."""
 
+import gc
+from collections import Counter
+
 import numpy as np
+import psutil
 import pytest
 from qtpy.QtCore import Qt
 
+from mdm_studio.engine.heads import Prediction
+from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
+from mdm_studio.services.live_heads import LiveHead
+from mdm_studio.services.tile_memory import TileMaps
+from mdm_studio.testing import blobs
 from tests.plugins.gui import press, settle, stroke, wait_until
 
 pytestmark = pytest.mark.gui
+KINDS = (LiveHead, PixelMLPEnsemble, TileMaps, Prediction)
 
 
 @pytest.fixture
@@ -55,3 +65,36 @@ def test_painting_two_classes_gives_a_mask_and_undo_takes_it_back(viewer, live):
     wait_until(lambda: not bound.strokes.data.any(), 10)
     live.undo_class_change()
     wait_until(lambda: (bound.strokes.data == 1).any(), 10)
+
+
+@pytest.mark.slow
+def test_two_hundred_updates_leave_nothing_behind(viewer, live):
+    viewer.add_image(blobs(64, 64)[0], name="field", rgb=True)  # one tile
+    viewer.reset_view()
+    settle()
+    session, strokes = live.session, live.bridge.images["field"].strokes
+
+    def update(number, kind):
+        """Paint a spot with the other class than last time, and wait for its picture."""
+        generation, place = session.strokes.generation, number % 40
+        rows, cols = np.mgrid[: 3 + place // 20, :3]
+        where = (rows.ravel() + place // 8 * 12, cols.ravel() + place % 8 * 8)
+        strokes.data_setitem(where, 1 + (number + number // 40) % 2)
+        wait_until(lambda: session.strokes.generation > generation and session.up_to_date in kind, 30)
+
+    def count():
+        wait_until(lambda: session.up_to_date == "exact" and not session.status.busy, 30)
+        settle(0.3)
+        gc.collect()
+        live_now = Counter(type(each).__name__ for each in gc.get_objects() if type(each) in KINDS)
+        return live_now, psutil.Process().memory_info().rss
+
+    strokes.data_setitem((np.array([62]), np.array([62])), 2)  # the first update has two classes, too
+    for number in range(200):
+        update(number, ("exact",) if number % 25 == 24 else ("preview", "exact"))
+        if number == 49:
+            objects, memory = count()
+    objects_now, memory_now = count()
+    assert objects["LiveHead"] == 1
+    assert objects_now == objects
+    assert memory_now < memory + (20 << 20)
