@@ -26,15 +26,16 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from mdm_studio.errors import CacheError, OutputError
 from mdm_studio.io.atomic import write_json
+
+if TYPE_CHECKING:  # zarr is imported by whoever reads or writes first: a window that opens does not wait for it
+    import zarr
 
 _VERSION = "v1"
 _ENTRY = "entry.json"
@@ -262,6 +263,8 @@ class CacheEntry:
         chunk = self._chunk(spec, row, col)
         if not chunk.exists():
             return None
+        import zarr
+
         rows, cols = self._spans(spec, row, col)
         try:
             values = np.asarray(zarr.open_array(self._folder / spec.name, mode="r")[:, rows, cols])
@@ -306,6 +309,8 @@ class CacheEntry:
 
     def _array(self, spec: MapSpec) -> zarr.Array[Any]:
         """The map's array for writing; made anew if it is missing (first tile, or evicted by another process) or damaged."""
+        import zarr
+
         path = self._folder / spec.name
         config = {"write_empty_chunks": True}  # a tile of zeros is a result, not a gap
         with self._lock:
@@ -317,6 +322,9 @@ class CacheEntry:
             return self._create(spec, path, config)
 
     def _create(self, spec: MapSpec, path: Path, config: dict[str, bool]) -> zarr.Array[Any]:
+        import zarr
+        from zarr.codecs import ZstdCodec
+
         (height, width), (n_rows, n_cols) = self._key.cells(spec.stride), self._key.grid
         return zarr.create_array(
             path,
@@ -349,6 +357,8 @@ def _describe(folder: Path) -> EntryInfo | None:
 
 def _decodes(array: Path, chunk: Path) -> bool:
     """Whether a chunk can be read; one that cannot is deleted."""
+    import zarr
+
     row, col = int(chunk.parent.name), int(chunk.name)
     try:
         opened = zarr.open_array(array, mode="r")

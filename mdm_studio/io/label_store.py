@@ -17,15 +17,16 @@ import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from mdm_studio.errors import ProjectError
 from mdm_studio.io.atomic import output_error
+
+if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
+    import zarr
 
 CHUNK = 512
 """Rows and columns of a chunk: a stroke touches one or two, and one is written in a few milliseconds."""
@@ -185,6 +186,8 @@ class StoredLabels:
 
     def _open(self) -> zarr.Array[Any]:
         """The array on disk; its description is written anew if it is damaged, and the chunks stay."""
+        import zarr
+
         path = self.folder / "zarr.json"
         if not path.exists():
             return self._writable()
@@ -210,6 +213,9 @@ class StoredLabels:
         return (*(1 for _ in self.stack_shape), CHUNK, CHUNK)
 
     def _writable(self) -> zarr.Array[Any]:
+        import zarr
+        from zarr.codecs import ZstdCodec
+
         if self._array is None:
             try:
                 self._array = zarr.create_array(

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mdm_studio.errors import LabelsError, MDMStudioError, UsageError
 from mdm_studio.services.live_plan import PlaneKey, Tile, Window, tiles_in_view
@@ -446,6 +444,9 @@ def number_strokes(rows: NDArray[np.int64], cols: NDArray[np.int64], values: NDA
         joined = np.flatnonzero((placed[at] == placed + offset) & (of_class[at] == of_class))
         edges.append(np.stack([joined, at[joined]]))
     one, other = np.concatenate(edges, axis=1)
+    from scipy.sparse import coo_array  # here, on the session's thread: a window that opens does not wait for SciPy
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(placed), len(placed)))
     numbers = np.empty(len(placed), np.int64)
     numbers[order] = connected_components(graph, directed=False)[1]

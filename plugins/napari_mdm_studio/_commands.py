@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from napari_mdm_studio._actions import action
 from napari_mdm_studio._preferences import DISPLAY_NAME
@@ -29,7 +30,7 @@ def _command(name: str) -> Callable[[], None]:
     def run() -> None:
         home = open_segment()
         if home is not None:
-            action(name).run(home)
+            home.when_warm(partial(action(name).run, home))  # the images are chosen by then
 
     run.__name__, run.__doc__ = name, action(name).title
     return run

@@ -77,10 +77,17 @@ class ImagesBox(Section):
             emitter.connect(self._later)
         home.bridge.images_changed.connect(self._later)
         self.destroyed.connect(partial(_end, self._emitters, self._later))
-        self._update()
+        self._ready = False
+        home.when_warm(self._begin)
+
+    def _begin(self) -> None:
+        if self._emitters:  # else the dock was closed meanwhile
+            self._ready = True
+            self._update()
 
     def _later(self, event: Any = None) -> None:
-        self._soon.start()
+        if self._ready:
+            self._soon.start()
 
     def _update(self) -> None:
         from napari.layers import Image

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Hashable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal, SignalInstance
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 SEGMENT = "Segment"
 """Name of the dock that labels."""
+_LABELS_MODULES = ("pandas", "napari._qt.layer_controls.qt_labels_controls", "napari._vispy.layers.labels")
+_warm = threading.Event()
 _homes: weakref.WeakKeyDictionary[Any, SessionHome] = weakref.WeakKeyDictionary()
 
 
@@ -46,6 +51,19 @@ def home_of(viewer: Any, *, session: Callable[[Preferences], Session] | None = N
         home = _homes[viewer] = SessionHome(viewer, (session or new_session)(chosen), chosen)
         home.closed.connect(lambda: _homes.pop(viewer, None))
     return home
+
+
+def warm_up() -> None:
+    """Import what the session's threads and napari's first Labels layer will want; seconds, the first time.
+
+    Imports on several threads hold each other up: a window that adds layers while PyTorch is imported stands still for as
+    long as both take together.
+    """
+    import_module("mdm_studio.services.live_work")
+    for name in _LABELS_MODULES:
+        with contextlib.suppress(ImportError):  # napari may move its own modules
+            import_module(name)
+    _warm.set()
 
 
 def new_session(chosen: Preferences) -> Session:
@@ -110,6 +128,13 @@ class SessionHome:
         if owner is not None:
             owner.destroyed.connect(lambda: self.drop(relay))
         return relay
+
+    def when_warm(self, callback: Callable[[], object]) -> None:
+        """Call `callback`, at once or when everything is imported that would make the window stand still; see `warm_up`."""
+        if _warm.is_set():
+            callback()
+        else:
+            self.runner.start(warm_up, done=lambda _: callback(), failed=self.warn)
 
     def drop(self, relay: Relay) -> None:
         """End a relay before the session ends."""

@@ -154,7 +154,7 @@ def test_what_the_system_refuses_is_said_in_words(tmp_path, monkeypatch, code, w
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("mdm_studio.io.feature_cache.zarr.create_array", refuse)
+    monkeypatch.setattr("zarr.create_array", refuse)
     with pytest.raises(CacheError, match=words):
         entry.write_tile(SPEC, 0, 0, _tile())
 

@@ -19,6 +19,9 @@ def viewer():
     from qtpy.QtCore import QThreadPool
     from qtpy.QtWidgets import QApplication
 
+    from napari_mdm_studio._session_home import warm_up
+
+    warm_up()  # so that images are chosen at once; test_opening.py looks at a cold start
     before = running_threads()
     made = napari.Viewer(show=True)
     made.window.resize(1600, 1000)
