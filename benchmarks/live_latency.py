@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 
@@ -185,7 +184,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="of images never seen")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     results: dict[str, dict[str, float]] = {}
 
     def note(name: str, values: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -206,7 +207,8 @@ class LiveCore:
     def _do(self, role: Role, bench: Bench, task: Task) -> None:
         self._tell()
         learnt = bench.head.facts.number if bench.head else 0
-        self._guarded(lambda: bench.carry_out(task, lambda: self._is_stale(bench, task), self._report_loss), (task,))
+        stale = partial(self._is_stale, bench, task)
+        self._guarded(lambda: bench.carry_out(task, stale, self._report_loss, head=role == "head"), (task,))
         if bench.head and bench.head.facts.number != learnt:
             self._loss = bench.head.loss
             if bench.head.facts.converged and bench.head.facts.labels == self.strokes.generation:

@@ -62,6 +62,7 @@ from mdm_studio.services.tile_memory import (
 
 MEMBERS, HIDDEN = 6, (64, 32)
 """Members of a live ensemble, and widths of their layers: as good as the published ones (benchmarks/NOTES.md) and quicker."""
+_THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS or the number of cores has it
 _BAND = 64  # rows predicted at a time: between bands a newer stroke is noticed
 
 
@@ -206,8 +207,11 @@ class Bench:
             return dict(self._doubt)
 
     def is_quick(self, task: Extract) -> bool:
-        """Whether it takes a tenth of a second: features that lie in the cache, or, for the first picture of all, filters."""
-        if self.head is None and task.stage is Stage.FILTERS:
+        """Whether the head may do it: features that lie in the cache, which takes a tenth of a second.
+
+        Until the network's features of the strokes are there, the filters too: the first picture of all waits for nothing else.
+        """
+        if task.stage is Stage.FILTERS and (self.head is None or self.head.facts.stage is Stage.FILTERS):
             return True
         if self._stored.get(task.tile, Stage.NONE) >= task.stage:
             return True
@@ -250,16 +254,20 @@ class Bench:
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
 
-    def carry_out(self, task: Task, stale: Callable[[], bool], report: Callable[[float], None]) -> None:
+    def carry_out(self, task: Task, stale: Callable[[], bool], report: Callable[[float], None], *, head: bool) -> None:
         """Do a task.
 
         Parameters
         ----------
+        head : bool
+            On the head's thread: it computes on one core and the other thread on all others. Two pools of threads that share
+            cores wait for each other at every step and take ten times as long.
         stale : callable
             Asked between pieces of work; when True the task is given up.
         report : callable
             Gets the loss while training.
         """
+        use_threads(1 if head else max(_THREADS - 1, 1))
         if isinstance(task, Prepare):
             self._prepare(task.plane)
         elif isinstance(task, Extract):
@@ -523,6 +531,12 @@ class Bench:
             facts = Head(number, labels, Stage.ALL, needs, converged=True, loaded=True)
             values = tuple(each.value for each in classifier.info.classes)
             self.head = LiveHead(facts, values, ensemble, parts, float("nan"), classifier.info.training)
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute on so many cores in the calling thread."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def load(name: str, device: str, interrupt: Callable[..., None]) -> Backbone:

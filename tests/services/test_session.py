@@ -633,3 +633,34 @@ def test_the_same_strokes_give_the_same_classifier_in_whatever_order(make):
         weights.append({name: value.numpy() for name, value in head.ensemble.state_dict().items()})
     for name, value in weights[0].items():
         np.testing.assert_array_equal(value, weights[1][name])
+
+
+def test_the_head_computes_on_one_core_and_the_features_on_the_others(make, monkeypatch):
+    """Two pools of threads on the same cores take ten times as long."""
+    import torch
+
+    from mdm_studio.services import live_work
+
+    monkeypatch.setattr(live_work, "_THREADS", 4)
+    seen = {}
+    do = live_work.Bench._learn
+
+    def learn(self, *args):
+        seen[threading.current_thread().name] = torch.get_num_threads()
+        do(self, *args)
+
+    extract = live_work.Bench._extract
+
+    def extracting(self, tile, stage):
+        if stage == 2:
+            seen[threading.current_thread().name] = torch.get_num_threads()
+        extract(self, tile, stage)
+
+    monkeypatch.setattr(live_work.Bench, "_learn", learn)
+    monkeypatch.setattr(live_work.Bench, "_extract", extracting)
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    assert seen == {"mdm-studio head": 1, "mdm-studio features": 3}
+    torch.set_num_threads(1)
