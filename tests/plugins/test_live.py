@@ -67,6 +67,27 @@ def test_painting_two_classes_gives_a_mask_and_undo_takes_it_back(viewer, live):
     wait_until(lambda: (bound.strokes.data == 1).any(), 10)
 
 
+def test_other_channels_are_learnt_from_the_same_strokes(viewer, live):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 60, (5, 64, 96), np.uint8)
+    picture[3:, :, 48:] += 150  # only the last two channels tell the halves apart
+    viewer.add_image(picture, name="five", axis_labels=("c", "y", "x"))
+    viewer.reset_view()
+    settle()
+    bound, session = live.bridge.images["five"], live.session
+    assert session.images["five"].source.chosen == (0, 1, 2)
+    for value, col in ((1, 10), (2, 70)):
+        rows, cols = np.mgrid[5:60, col : col + 5]
+        bound.strokes.data_setitem((rows.ravel(), cols.ravel()), value)
+    wait_until(lambda: session.painted == {1: 275, 2: 275} and session.up_to_date == "exact", 30)
+    live.bridge.read_channels("five", (3, 4, 0))
+    wait_until(lambda: session.images["five"].source.chosen == (3, 4, 0) and session.up_to_date == "exact", 30)
+    wanted = np.where(np.arange(96) < 48, 1, 2)
+    assert (bound.pictures.prediction().data == wanted).mean() > 0.95
+    assert session.painted == {1: 275, 2: 275}
+    assert session.status.error is None
+
+
 @pytest.mark.slow
 def test_two_hundred_updates_leave_nothing_behind(viewer, live):
     viewer.add_image(blobs(64, 64)[0], name="field", rgb=True)  # one tile
