@@ -77,17 +77,17 @@ class ImagesBox(Section):
             emitter.connect(self._later)
         home.bridge.images_changed.connect(self._later)
         self.destroyed.connect(partial(_end, self._emitters, self._later))
-        self._ready = False
+        self._ready = False  # images are listed at once, and chosen when the window need not wait for it
+        self._update()
         home.when_warm(self._begin)
 
     def _begin(self) -> None:
         if self._emitters:  # else the dock was closed meanwhile
-            self._ready = True
+            self._ready, self._rows = True, []
             self._update()
 
     def _later(self, event: Any = None) -> None:
-        if self._ready:
-            self._soon.start()
+        self._soon.start()
 
     def _update(self) -> None:
         from napari.layers import Image
@@ -100,7 +100,8 @@ class ImagesBox(Section):
             layer: bound.channels if (bound := bridge.bound_to(layer)) else self._channels.get(layer) for layer in layers
         }
         chosen = [layer for layer in layers if bridge.bound_to(layer)]
-        new = [layer for layer in layers if layer not in self._rows and layer not in chosen and id(layer) not in self._left_out]
+        seen = [layer for layer in layers if layer in self._rows or id(layer) in self._left_out or not self._ready]
+        new = [layer for layer in layers if layer not in seen and layer not in chosen]
         self._rows = layers
         for layer in opening([*chosen, *new]):
             if layer not in chosen and not self._choose(layer):

@@ -45,6 +45,7 @@ class User:
         self.session, self.said, self.news = self.home.session, [], []
         self.session.failed.connect(self.said.append)
         self.session.updated.connect(lambda kind, seconds: self.news.append((kind, seconds)))
+        wait_until(lambda: self.home.bridge.images, 60)  # PyTorch is imported
         self.viewer.reset_view()
         settle(0.5)
 
