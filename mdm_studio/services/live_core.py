@@ -188,7 +188,7 @@ class LiveCore:
             return lambda: self._do(mine, bench, chosen)
         if mine == "features" and self._jobs and not self._paused:
             return self._step_of_job()
-        if not any(self._running.values()) and not any(self._errands.values()):
+        if mine == "head" and not any(self._running.values()) and not any(self._errands.values()):
             self._once = False  # whatever `update_once` asked for is done
         self._tell(always=True)
         return None
