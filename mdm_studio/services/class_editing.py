@@ -16,7 +16,7 @@ from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.masks import class_palette
 from mdm_studio.services.live_core import LiveImage
 from mdm_studio.services.live_errands import LiveErrands
-from mdm_studio.services.live_plan import Window
+from mdm_studio.services.live_plan import PlaneKey, Window
 from mdm_studio.services.strokes import block_window
 
 MOST_CLASSES = 255
@@ -26,11 +26,12 @@ Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Undo:
-    """How to take a change back: its name, the classes before it, and the labels it wrote over."""
+    """How to take a change back: its name, the classes before and after it, and of each window the labels before and after."""
 
     what: str
-    classes: tuple[LabelClass, ...]
-    labels: list[tuple[LiveImage, int, Window, NDArray[Any]]]
+    before: tuple[LabelClass, ...]
+    after: tuple[LabelClass, ...]
+    labels: list[tuple[LiveImage, int, Window, NDArray[Any], NDArray[Any]]]
 
 
 class ClassEditing(LiveErrands):
@@ -94,7 +95,8 @@ class ClassEditing(LiveErrands):
         if not self._undo:
             return None
         undo = self._undo.pop()
-        self._set(undo.classes)
+        known = {each.value for each in (*undo.before, *undo.after)}
+        self._set((*undo.before, *(each for each in self.classes if each.value not in known)))
         self._send("head", lambda: self._restore(undo))
         return undo.what
 
@@ -117,7 +119,7 @@ class ClassEditing(LiveErrands):
             Classes that undoing brings back, where the class was added for these pixels.
         """
         named, image = self._find(value), self.images[key]
-        undo = _Undo(f"cluster made {named.name!r}", self.classes if before is None else tuple(before), [])
+        undo = _Undo(f"cluster made {named.name!r}", self.classes if before is None else tuple(before), self.classes, [])
         self._undo.append(undo)
 
         def change(labels: NDArray[Any]) -> NDArray[Any]:
@@ -152,7 +154,7 @@ class ClassEditing(LiveErrands):
         self._crew.wake()
 
     def _edit(self, what: str, classes: tuple[LabelClass, ...], values: set[int], change: Change) -> None:
-        undo = _Undo(what, self.classes, [])
+        undo = _Undo(what, self.classes, classes, [])
         self._undo.append(undo)
         self._set(classes)
 
@@ -169,28 +171,33 @@ class ClassEditing(LiveErrands):
         self._send("head", errand)
 
     def _rewrite(self, places: Iterable[tuple[LiveImage, int, Window]], change: Change, undo: _Undo) -> None:
-        self._stroke_at = time.perf_counter()
-        touched = set()
+        written = []
         for image, plane, window in places:
             old = image.read_labels(plane, window)
-            new = change(old)
+            new = change(old).astype(old.dtype)
             if not np.array_equal(old, new):
-                undo.labels.append((image, plane, window, old))
-                self._overwrite(image, plane, window, new.astype(old.dtype))
-                touched.add(image.key)
-        for key in touched:
-            self.labels_rewritten.emit(key)
+                undo.labels.append((image, plane, window, old, new))
+                written.append((image, plane, window, new))
+        self._overwrite(written)
 
     def _restore(self, undo: _Undo) -> None:
-        self._stroke_at = time.perf_counter()
-        for image, plane, window, old in undo.labels:
-            self._overwrite(image, plane, window, old)
-        for key in {image.key for image, *_ in undo.labels}:
-            self.labels_rewritten.emit(key)
+        written = []
+        for image, plane, window, old, new in undo.labels:
+            now = image.read_labels(plane, window)  # what was painted since stays
+            written.append((image, plane, window, np.where((old != new) & (now == new), old, now)))
+        self._overwrite(written)
 
-    def _overwrite(self, image: LiveImage, plane: int, window: Window, labels: NDArray[Any]) -> None:
-        image.write_labels(plane, window, labels)
-        self._absorb(image, plane, block_window(window.rows, window.cols, image.source.height, image.source.width))
+    def _overwrite(self, written: Sequence[tuple[LiveImage, int, Window, NDArray[Any]]]) -> None:
+        """Write labels and take them over, all before anybody looks at which classes are painted."""
+        self._stroke_at, self._paused = time.perf_counter(), False
+        for image, plane, window, labels in written:
+            image.write_labels(plane, window, labels)
+            around = block_window(window.rows, window.cols, image.source.height, image.source.width)
+            self.strokes.update(PlaneKey(image.key, plane), around, image.read_labels(plane, around))
+            self.labels_absorbed.emit(image.key, plane, around)
+        self._strokes_changed()
+        for key in {image.key for image, *_ in written}:
+            self.labels_rewritten.emit(key)
 
     def _strokes_changed(self) -> None:
         """Every value that is painted has a class; without two classes no picture stands for the strokes any more."""

@@ -216,6 +216,7 @@ def test_merge_remove_and_undo_rewrite_the_strokes(make):
     user.session.remove_class(1)
     user.until(lambda: 1 not in user.session.painted)
     assert not (labels == 1).any()
+    assert [each.value for each in user.session.classes] == [2, 3]
     assert user.session.undo_class_change() == "removal of 'class 1'"
     user.until(lambda: np.array_equal(labels, painted))
     assert user.session.undo_class_change() is None
@@ -664,3 +665,24 @@ def test_the_head_computes_on_one_core_and_the_features_on_the_others(make, monk
     user.wait()
     assert seen == {"mdm-studio head": 1, "mdm-studio features": 3}
     torch.set_num_threads(1)
+
+
+def test_undoing_a_change_of_classes_keeps_what_was_painted_and_added_since(make):
+    user = make(live=False)
+    labels = user.open()
+    user.paint(40)
+    user.until(lambda: set(user.session.painted) == {1, 2})
+    before = labels.copy()
+    user.session.remove_class(1)
+    user.until(lambda: set(user.session.painted) == {2})
+    added = user.session.add_class("new")
+    assert added.value == 1  # the lowest free one
+    user.session.add_class("other")
+    labels[41, 3:9] = 3
+    user.session.labels_changed("a", (), slice(41, 42), slice(3, 9))
+    user.until(lambda: 3 in user.session.painted)
+    user.session.undo_class_change()
+    user.until(lambda: 1 in user.session.painted)
+    before[41, 3:9] = 3
+    np.testing.assert_array_equal(labels, before)
+    assert [each.name for each in user.session.classes] == ["class 1", "class 2", "other"]
