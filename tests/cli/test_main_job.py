@@ -203,7 +203,7 @@ def test_what_is_there_and_whole_is_skipped(run, fitted, images_and_labels, tmp_
 def test_a_large_image_does_without_the_cache(run, fitted, images_and_labels, tmp_path, monkeypatch):
     images, _ = images_and_labels
     run("predict", fitted, images, "--out", tmp_path / "m", "--cache", tmp_path / "c")
-    monkeypatch.setattr("mdm_studio.services.batch._LARGE", 100)
+    monkeypatch.setattr("mdm_studio.services.batch.LARGE", 100)
     run("predict", fitted, images, "--out", tmp_path / "l", "--cache", tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert (tmp_path / "l" / "field2.png").read_bytes() == (tmp_path / "m" / "field2.png").read_bytes()
