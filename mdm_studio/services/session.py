@@ -236,7 +236,9 @@ class Session(ClassEditing):
         OutputError
             If it cannot be written.
         """
-        classifier = self.bench.classifier(self.class_table(), self.settings.backbone, self._channels()) if self.bench else None
+        classifier = (
+            self.bench.classifier(self.class_table(), self.settings.backbone, _channels(self.images)) if self.bench else None
+        )
         if classifier is None:
             raise ClassifierError("there is no classifier to save yet; paint two classes and wait for the exact picture")
         classifier.save(path)
@@ -326,11 +328,6 @@ class Session(ClassEditing):
             self.noticed.emit(f"{count:,} painted pixels of {image.source.name} were restored")
         self._keep_state()
 
-    def _channels(self) -> tuple[int, ...] | None:
-        """Channels that the command line is to read too; None if each image has its own."""
-        chosen = {image.source.chosen for image in self.images.values() if not image.source.rgb}
-        return next(iter(chosen)) if len(chosen) == 1 else None
-
     def _take_classifier(self, path: Path) -> None:
         from mdm_studio.services.classifier import load_classifier
 
@@ -345,3 +342,9 @@ class Session(ClassEditing):
         self.set_classes(info.classes)
         self.bench.take(classifier, self.strokes.generation)
         self._crew.wake()
+
+
+def _channels(images: Mapping[str, LiveImage]) -> tuple[int, ...] | None:
+    """Channels that the command line is to read too; None if each image has its own."""
+    chosen = {image.source.chosen for image in images.values() if not image.source.rgb}
+    return next(iter(chosen)) if len(chosen) == 1 else None

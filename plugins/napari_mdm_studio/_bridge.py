@@ -16,7 +16,7 @@ from napari_mdm_studio._brush import BrushFollower, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
 from napari_mdm_studio._planes import Channels, empty_strokes, planes_of
-from napari_mdm_studio._strokes import Changed, StrokesWatcher
+from napari_mdm_studio._strokes import StrokesWatcher
 from napari_mdm_studio._views import ViewWatcher, part_shown, plane_shown
 
 if TYPE_CHECKING:
@@ -107,7 +107,10 @@ class Bridge:
         strokes = self._strokes_layer(layer, geometry)
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
         watcher = StrokesWatcher(
-            strokes, lambda part: self._changed(key, part), lambda: self._strokes_replaced(key), partial(QTimer.singleShot, 0)
+            strokes,
+            lambda part: self.session.labels_changed(key, part.plane, part.rows, part.cols),
+            lambda: self._strokes_replaced(key),
+            partial(QTimer.singleShot, 0),
         )
         self.session.open_image(key, planes, strokes.data)
         bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, channels, pictures, watcher)
@@ -291,9 +294,6 @@ class Bridge:
                 prediction.colormap = class_colormap(classes, unknown=False)
 
     # ------------------------------------------------------------------------------------------------------ strokes, views
-
-    def _changed(self, key: str, part: Changed) -> None:
-        self.session.labels_changed(key, part.plane, part.rows, part.cols)
 
     def _label_selected(self, event: Any) -> None:
         bound = self.bound_to(event.source)
