@@ -45,7 +45,7 @@ class Keeper:
 
     Notes
     -----
-    `opened`, `mark` and `forget` are called on one thread, the one that takes strokes over.
+    `opened` and `forget` are called on one thread, the one that takes strokes over; `mark` on any.
     """
 
     def __init__(self, folder: Path | None, on_problem: Callable[[str], object], on_recovery: Callable[[], object]) -> None:
@@ -93,8 +93,9 @@ class Keeper:
             state = self._project.state
             if state.classes or state.settings:
                 restored = Restored(state.classes, {k: _tuples(v) for k, v in state.settings.items() if k in _SETTINGS})
-        self._keys[image.key], self._images[key], self._facts[key] = key, image, facts
         stored = self._project.open_labels(key, facts)
+        self._images[key], self._facts[key] = image, facts
+        self._keys[image.key] = key  # last: from now on another thread may mark it
         chunks = [
             (image.number(index), rows, cols, stored.read(index, rows, cols)) for index, rows, cols in stored.painted_chunks()
         ]

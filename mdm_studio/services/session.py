@@ -138,8 +138,10 @@ class Session(ClassEditing):
         image = self.images.get(key)
         if image is not None:
             self._stroke_at, self._paused = time.perf_counter(), False
-            window = block_window(rows, cols, image.source.height, image.source.width)
-            self._send("head", lambda: self._absorb(image, image.number(plane), window))
+            window, number = block_window(rows, cols, image.source.height, image.source.width), image.number(plane)
+            if self._keeper is not None:  # at once: a window that closes now waits for what is marked, not for what is learnt
+                self._keeper.mark(key, number, window)
+            self._send("head", lambda: self._absorb(image, number, window))
 
     def view_moved(self, views: Mapping[tuple[str, tuple[int, ...]], View]) -> None:
         """The screen shows something else: all that it shows, by image and place in the stack."""
@@ -282,11 +284,6 @@ class Session(ClassEditing):
 
         self._send("head", errand)
 
-    @property
-    def project_folder(self) -> Path | None:
-        """Where the work is kept; None if nowhere."""
-        return self._keeper.folder if self._keeper else None
-
     def close(self, *, timeout: float = 5.0) -> bool:
         """Save what is pending and end all threads; whether they ended in time. Nothing is emitted after it."""
         with self._lock:
@@ -345,6 +342,7 @@ class Session(ClassEditing):
 
 
 def _channels(images: Mapping[str, LiveImage]) -> tuple[int, ...] | None:
-    """Channels that the command line is to read too; None if each image has its own."""
-    chosen = {image.source.chosen for image in images.values() if not image.source.rgb}
-    return next(iter(chosen)) if len(chosen) == 1 else None
+    """Channels that the command line is to read too; None if they are all of an image's, or not the same everywhere."""
+    sources = [image.source for image in images.values()]
+    chosen = {None if source.rgb or source.chosen == tuple(range(source.available)) else source.chosen for source in sources}
+    return chosen.pop() if len(chosen) == 1 else None

@@ -23,9 +23,6 @@ _ROW = 27
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
 
-Cells = Callable[[], tuple[Sequence[int], Sequence[int]] | None]
-
-
 class AdvisorBox(Section):
     """A heat map of scores, and the recommendation in words with a button that applies it.
 

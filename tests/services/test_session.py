@@ -686,3 +686,38 @@ def test_undoing_a_change_of_classes_keeps_what_was_painted_and_added_since(make
     before[41, 3:9] = 3
     np.testing.assert_array_equal(labels, before)
     assert [each.name for each in user.session.classes] == ["class 1", "class 2", "other"]
+
+
+def test_a_stroke_just_before_the_end_is_kept(make):
+    first = make(keep="automatic")
+    labels = first.open()
+    first.until(lambda: first.session.bench is not None)
+    first.paint(40)
+    first.wait()
+    first.paint(100)
+    first.session.close()  # before anybody has looked at it
+    second = make(keep="automatic")
+    again = second.open()
+    second.until(lambda: np.array_equal(again, labels))
+
+
+def test_a_classifier_says_which_channels_only_where_a_part_was_chosen(make):
+    from mdm_studio.services.session import _channels
+
+    user = make()
+    image, _ = blobs(H, W)
+    grey = ArrayImage(image[..., 0], name="grey")
+    part = ArrayImage(image, channel_axis=2, channels=(1,), name="part")
+    colour = ArrayImage(image, rgb=True, name="colour")
+    for sources, wanted in (
+        ([grey], None),
+        ([colour, grey], None),
+        ([part], (1,)),
+        ([part, colour], None),
+        ([part, part], (1,)),
+    ):
+        for number, source in enumerate(sources):
+            user.session.open_image(str(number), source, np.zeros((H, W), np.uint8))
+        assert _channels(user.session.images) == wanted
+        for number in range(len(sources)):
+            user.session.close_image(str(number))
