@@ -9,14 +9,11 @@ from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFormLayout,
-    QFrame,
     QLabel,
     QLineEdit,
     QProgressBar,
     QRadioButton,
-    QScrollArea,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -118,21 +115,7 @@ class FeatureExplorer(Dock):
         seen.body.addLayout(row(self.refresh_button, self.cancel))
         for part in (self.text, self.bar, self.matrix, self.read):
             seen.body.addWidget(part)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 8)
-        column.setSpacing(8)
-        for section in (seen, self.clusters, self.advisor):
-            column.addWidget(section)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
+        self.fill(seen, self.clusters, self.advisor)
 
     # ---- thumbnails --------------------------------------------------------------------------------------------------
 

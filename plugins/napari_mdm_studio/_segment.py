@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEventLoop, Qt, QTimer
-from qtpy.QtWidgets import QFileDialog, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._backbone_box import BackboneBox
@@ -49,23 +49,8 @@ class Segment(Dock):
         self.classes = ClassesBox(self.home)
         self.status = StatusBox(self.home)
         self.outputs = OutputsBox(self.home)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 8)
-        column.setSpacing(8)
-        for section in (self.images, self.backbone, self.classes, self.status, self.outputs):
-            column.addWidget(section)
-        column.addWidget(self._suggestion())
-        column.addLayout(self._files())
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
+        sections = (self.images, self.backbone, self.classes, self.status, self.outputs)
+        self.fill(*sections, self._suggestion(), self._files())
         self.home.has_dock(SEGMENT, self)
         self.home.closed.connect(self.end)
         self.home.save = self.save_before_closing
