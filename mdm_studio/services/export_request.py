@@ -1,0 +1,225 @@
+"""What an export is asked for, and what it tells on the way. No PyTorch, so that a window may build one at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mdm_studio.engine.objects import ObjectOptions
+from mdm_studio.errors import InputError, JobError, UsageError
+from mdm_studio.io.masks import MaskFormat, mask_path
+
+TableFormat = Literal["csv", "parquet"]
+
+KIND = "export"
+VERSION = 1  # of the settings in job.json
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to write, and where.
+
+    Attributes
+    ----------
+    out : Path
+        Folder of the masks; the other outputs go to folders of their names inside it.
+    format : {"png", "tiff", "ome-zarr", "npy"}
+        Of the masks. Probabilities, uncertainty and objects, which PNG cannot hold, then go to TIFF.
+    objects : ObjectOptions or None
+        How objects are found; None looks for none.
+    object_maps : bool
+        Write the numbered objects as images; False where only their tables are wanted.
+    tables : tuple of {"csv", "parquet"}
+        Measurements of the objects: a table of each image, and one of all images, in each of these formats.
+    smooth : int or None
+        Radius in pixels of the guided filter on the probabilities, 0 for none; None takes the classifier's.
+    overwrite : bool
+        Replace whatever is there; otherwise what is there and up to date is kept, see `mdm_studio.services.export_record`.
+
+    Raises
+    ------
+    UsageError
+        If tables are asked for without objects.
+    """
+
+    out: Path
+    format: MaskFormat = "png"
+    probabilities: bool = False
+    uncertainty: bool = False
+    objects: ObjectOptions | None = None
+    object_maps: bool = True
+    tables: tuple[TableFormat, ...] = ()
+    smooth: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tables and self.objects is None:
+            raise UsageError("a table of measurements needs objects: say how they are found")
+
+    @property
+    def map_format(self) -> MaskFormat:
+        """Format of probabilities, uncertainty and objects."""
+        return "tiff" if self.format == "png" else self.format
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """File of each output that is asked for: "mask", "probabilities", "uncertainty", "objects", "csv", "parquet"."""
+        paths = {"mask": mask_path(self.out, name, self.format)}
+        maps = {
+            "probabilities": self.probabilities,
+            "uncertainty": self.uncertainty,
+            "objects": self.objects is not None and self.object_maps,
+        }
+        paths |= {kind: mask_path(self.out / kind, name, self.map_format) for kind, wanted in maps.items() if wanted}
+        return paths | {kind: self.out / "tables" / f"{name}.{kind}" for kind in self.tables}
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Everything an export needs, on whichever machine and process it runs.
+
+    Attributes
+    ----------
+    classifier : Path
+        FILE.mdm.
+    images : tuple of Path
+        The images, each named by a file.
+    options : PredictOptions
+        What is written.
+    backbone : str or None
+        Where the classifier's backbone is looked for besides its usual places.
+    device : str
+        "auto", "cpu", "cuda", ...
+    cache : Path or None
+        Folder of the feature cache; None keeps no features.
+    workers : int
+        Processes of this machine that share the images; 0 runs in this one.
+    scheduler : str
+        Address of a dask scheduler whose workers share the images; empty for none.
+    """
+
+    classifier: Path
+    images: tuple[Path, ...]
+    options: PredictOptions
+    backbone: str | None = None
+    device: str = "auto"
+    cache: Path | None = None
+    workers: int = 0
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        if self.workers and self.scheduler:
+            raise UsageError("--workers and --scheduler contradict each other: give one of them")
+
+    def resolved(self) -> ExportRequest:
+        """The same with absolute paths, as another process needs them."""
+        options = asdict_shallow(self.options) | {"out": self.options.out.expanduser().resolve()}
+        facts = asdict_shallow(self) | {
+            "classifier": self.classifier.expanduser().resolve(),
+            "images": tuple(path.expanduser().absolute() for path in self.images),  # a link keeps its name
+            "options": PredictOptions(**options),
+            "cache": self.cache.expanduser().resolve() if self.cache else None,
+        }
+        return ExportRequest(**facts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The job.json of such an export."""
+        resolved = self.resolved()
+        facts = asdict(resolved)
+        facts["classifier"], facts["cache"] = str(resolved.classifier), str(resolved.cache) if resolved.cache else None
+        facts["images"] = [str(path) for path in resolved.images]
+        facts["options"]["out"] = str(resolved.options.out)
+        facts["options"]["tables"] = list(resolved.options.tables)
+        return {"kind": KIND, "version": VERSION, **facts}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> ExportRequest:
+        """What `to_json` gave; entries that the jobs add for themselves are passed over.
+
+        Raises
+        ------
+        JobError
+            If it is none, or of a newer version.
+        """
+        if facts.get("kind") != KIND or facts.get("version", 0) > VERSION:
+            raise JobError(
+                f"this is no export that can be run here (kind {facts.get('kind')!r}, version {facts.get('version')}): "
+                "start it again, or update MDM Studio"
+            )
+        try:
+            options = dict(facts["options"])
+            objects = options.pop("objects")
+            return cls(
+                Path(facts["classifier"]),
+                tuple(Path(path) for path in facts["images"]),
+                PredictOptions(
+                    **options
+                    | {
+                        "out": Path(options["out"]),
+                        "tables": tuple(options["tables"]),
+                        "objects": None if objects is None else ObjectOptions(**objects),
+                    }
+                ),
+                facts["backbone"],
+                facts["device"],
+                Path(facts["cache"]) if facts["cache"] else None,
+                facts["workers"],
+                facts["scheduler"],
+            )
+        except (KeyError, TypeError) as error:
+            raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
+
+
+def asdict_shallow(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass, which stay what they are."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one image.
+
+    Attributes
+    ----------
+    image : Path
+        The file.
+    state : {"done", "skipped", "failed", "stopped"}
+        "skipped": its outputs are there and up to date.
+    outputs : dict
+        Kind -> file written.
+    seconds : float
+        That it took.
+    pixels : dict
+        Pixels of each class value.
+    message : str
+        Why it failed or was skipped; of an image that is done what should be known of it.
+    objects : int
+        Objects found.
+    """
+
+    image: Path
+    state: Literal["done", "skipped", "failed", "stopped"]
+    outputs: dict[str, Path] = field(default_factory=dict)
+    seconds: float = 0.0
+    pixels: dict[int, int] = field(default_factory=dict)
+    message: str = ""
+    objects: int = 0
+
+
+@dataclass(frozen=True)
+class TileProgress:
+    """Steps done of an image: its tiles, then its objects; `pixels` counts all of its pixels, `note` says what is done."""
+
+    image: Path
+    done: int
+    total: int
+    pixels: int = 0
+    note: str = ""
+
+
+def raise_failures(results: Sequence[FileResult]) -> None:
+    """Raise an `InputError` that counts the images that failed and repeats the first reason; nothing if none failed."""
+    failed = [result for result in results if result.state == "failed"]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(results)} images failed, the first: {failed[0].message}")
