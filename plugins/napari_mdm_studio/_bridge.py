@@ -3,60 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from mdm_studio.errors import InputError
+from napari_mdm_studio._bound import BoundImage, strokes_layer
 from napari_mdm_studio._brush import BrushFollower, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
-from napari_mdm_studio._planes import Channels, empty_strokes, planes_of
+from napari_mdm_studio._planes import Channels, planes_of
 from napari_mdm_studio._strokes import StrokesWatcher
 from napari_mdm_studio._views import ViewWatcher, part_shown, plane_shown
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Layer
 
     from mdm_studio.io.classifier_file import LabelClass
     from mdm_studio.services.session import Session
     from napari_mdm_studio._worker import Relay
 
-_SUFFIX = " strokes"
 _PICTURES_EVERY = 1 / 12  # seconds: more often nobody sees, and each refresh takes from the painting
 _GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-
-
-@dataclass
-class BoundImage:
-    """A chosen image: its layer, its strokes, its outputs.
-
-    `key` is its name in the session and never changes; `array` holds the strokes, and the session writes into it, too.
-    """
-
-    key: str
-    layer: Image
-    strokes: Labels
-    array: Any
-    channel_axis: ChannelAxis
-    channels: Channels
-    pictures: PictureLayers
-    watcher: StrokesWatcher
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where it lies."""
-        return self.pictures.geometry
-
-    @property
-    def layers(self) -> list[Layer]:
-        """All layers that belong to it."""
-        return [self.layer, self.strokes, *self.pictures.layers.values()]
 
 
 class Bridge:
@@ -104,7 +75,7 @@ class Bridge:
         key = layer.name
         while key in self.images:  # a layer that was renamed left its name to another
             key += "'"
-        strokes = self._strokes_layer(layer, geometry)
+        strokes = strokes_layer(self.viewer, layer, geometry)
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
         watcher = StrokesWatcher(
             strokes,
@@ -115,9 +86,9 @@ class Bridge:
         self.session.open_image(key, planes, strokes.data)
         bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, channels, pictures, watcher)
         for name in _GEOMETRY:
-            getattr(layer.events, name).connect(self._moved)
-        layer.events.data.connect(self._image_replaced)
-        strokes.events.selected_label.connect(self._label_selected)
+            bound.listen(getattr(layer.events, name), self._moved)
+        bound.listen(layer.events.data, self._image_replaced)
+        bound.listen(strokes.events.selected_label, self._label_selected)
         strokes.colormap = class_colormap(self.session.classes, unknown=True)
         for output in self.outputs:
             self._show(bound, output)
@@ -138,39 +109,15 @@ class Bridge:
         self.session.open_image(key, planes_of(bound.layer, bound.channel_axis, channels), bound.array)
         bound.channels = channels
 
-    def _strokes_layer(self, layer: Image, geometry: Geometry) -> Labels:
-        """The image's strokes: a layer called so, as the samples bring one, or a new one on top."""
-        from napari.layers import Labels
-
-        name = layer.name + _SUFFIX
-        found = self.viewer.layers[name] if name in self.viewer.layers else None
-        if isinstance(found, Labels) and not found.multiscale and tuple(found.data.shape) == geometry.shape:
-            values = found.data
-            if values.dtype.kind == "i" and np.min(values) >= 0 and np.max(values) <= np.iinfo(np.uint8).max:
-                found.data = np.asarray(values).astype(np.uint8)  # napari's own layers may be signed
-            if found.data.dtype.kind == "u":
-                return found
-        options = geometry.options()
-        strokes = self.viewer.add_labels(empty_strokes(geometry.shape), name=name, opacity=0.9, **options)
-        strokes.brush_size = max(4, round(min(geometry.shape[-2:]) / 100))
-        return strokes
-
     def remove(self, key: str) -> None:
         """Choose an image no longer; its strokes stay, its outputs go."""
         bound = self.images.pop(key)
-        self._unbind(bound)
+        bound.let_go()
         self.session.close_image(key)
         bound.pictures.close()
         self._views.soon()
         self.images_changed.emit()
         self.layers_changed.emit()
-
-    def _unbind(self, bound: BoundImage) -> None:
-        bound.watcher.close()
-        for name in _GEOMETRY:
-            getattr(bound.layer.events, name).disconnect(self._moved)
-        bound.layer.events.data.disconnect(self._image_replaced)
-        bound.strokes.events.selected_label.disconnect(self._label_selected)
 
     def bound_to(self, layer: Layer | None) -> BoundImage | None:
         """The chosen image that a layer belongs to."""
@@ -212,17 +159,13 @@ class Bridge:
     def _strokes_replaced(self, key: str) -> None:
         """The strokes layer was given other data: they go into the array that the session has, and the layer keeps that."""
         bound = self.images[key]
-        given, array = bound.strokes.data, bound.array
-        if given is array:
+        if bound.strokes.data is bound.array:
             return
-        if tuple(given.shape) != bound.geometry.shape or int(np.max(given)) > np.iinfo(array.dtype).max:
+        if not bound.take_back():
             self.remove(key)
             return
         height, width = bound.geometry.shape[-2:]
-        for plane in np.ndindex(bound.geometry.shape[:-2]):
-            array[plane] = np.asarray(given[plane])
-        bound.strokes.data = array
-        for plane in np.ndindex(bound.geometry.shape[:-2]):
+        for plane in bound.planes:
             self.session.labels_changed(key, plane, slice(0, height), slice(0, width))
 
     def _moved(self, event: Any) -> None:
@@ -329,21 +272,5 @@ class Bridge:
         self._brush.close()
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         for bound in self.images.values():
-            self._unbind(bound)
+            bound.let_go()
         self.images.clear()
-
-
-def opening(layers: Sequence[Image]) -> list[Image]:
-    """The images to choose at first: those that no earlier one overlaps."""
-    chosen: list[Image] = []
-    for layer in layers:
-        if not any(overlap(layer, other) for other in chosen):
-            chosen.append(layer)
-    return chosen
-
-
-def overlap(one: Image, other: Image) -> bool:
-    """Whether the displayed planes of two layers share more than an edge."""
-    low_a, high_a = one.extent.world[:, -2:]
-    low_b, high_b = other.extent.world[:, -2:]
-    return bool(((low_a < high_b) & (low_b < high_a)).all())

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QLineEdit,
 
 from mdm_studio.errors import ChannelsError
 from mdm_studio.io.array_planes import usual_channels
-from napari_mdm_studio._bridge import opening, overlap
+from napari_mdm_studio._bound import opening, overlap
 from napari_mdm_studio._geometry import ChannelAxis
 from napari_mdm_studio._pictures import OUTPUT
 from napari_mdm_studio._planes import (
