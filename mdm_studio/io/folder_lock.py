@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Literal
 
 from mdm_studio.errors import ProjectError
 from mdm_studio.io.atomic import output_error
@@ -93,6 +94,26 @@ class FolderLock:
         return (f"{pid} on {host}" if host not in ("", platform.node()) else pid) or "unknown"
 
 
+def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
+    """Whether some process (this one too) holds `folder`; `unknown` where the file system knows no locks.
+
+    Asking takes a shared lock for a moment, so whoever takes the folder at that very time should try twice.
+    """
+    try:
+        file = os.open(folder / LOCK_FILE, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    except OSError:
+        return "free"  # no file, no holder
+    try:
+        _lock_shared(file)
+    except (BlockingIOError, PermissionError):
+        return "held"
+    except OSError:
+        return "unknown"
+    finally:
+        os.close(file)  # lets go of the lock too
+    return "free"
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -103,8 +124,13 @@ if sys.platform == "win32":
         finally:
             os.lseek(file, 0, os.SEEK_SET)
 
+    _lock_shared = _lock  # Windows' C library has exclusive ones only
+
 else:
     import fcntl
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _lock_shared(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,25 +3,32 @@
 ::
 
     OUT/
-      job.json          what was asked for (never changes)
+      job.json          what was asked for: kind, version, name, created, settings; only its budget may be extended
       status.json       what is going on: state, step, ETA, heartbeat, process
+      request.json      what a front end asks of the process: {"want": "pause"} or "cancel"
       metrics.jsonl     one JSON object a line, one line a step
+      log.txt           what happened, with the traceback of a failure
       samples/          pictures on the way
       checkpoints/      state to go on from
+      snapshots/        backbones made of checkpoints, to try on the way
       backbone/         the result, once there is one
+      .lock             held by the process that drives the job (io/folder_lock.py)
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mdm_studio.errors import JobError
-from mdm_studio.io.atomic import replacing, write_json
+from mdm_studio.errors import JobError, OutputError
+from mdm_studio.io.atomic import output_error, replacing, write_json
 
+_LOG_TAIL = 200_000  # bytes of log.txt that are shown
 _KEPT = 2  # checkpoints: the last, and the one before it should the last be unreadable
 
 
@@ -32,6 +39,7 @@ class JobFolder:
         self.root = root
         self.job, self.status, self.metrics = root / "job.json", root / "status.json", root / "metrics.jsonl"
         self.samples, self.checkpoints, self.backbone = root / "samples", root / "checkpoints", root / "backbone"
+        self.request, self.log, self.snapshots = root / "request.json", root / "log.txt", root / "snapshots"
 
     def exists(self) -> bool:
         """Whether a job was started here."""
@@ -67,9 +75,69 @@ class JobFolder:
             raise JobError(f"{self.job} is damaged ({error}); start a new job in another folder") from error
         return settings
 
+    def read_job(self) -> dict[str, Any]:
+        """Content of job.json; empty if there is none or it is damaged."""
+        return _read_object(self.job)
+
+    def created(self) -> float:
+        """When job.json was written; 0 if it is gone."""
+        try:
+            return self.job.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def write_status(self, **facts: Any) -> None:
-        """Replace status.json."""
-        write_json(self.status, facts)
+        """Replace status.json; on a full disk it is written over in place, so that the job can still say why it failed.
+
+        Raises
+        ------
+        OutputError
+            If the folder is gone (it is not made again), or nothing can be written there.
+        """
+        if not self.exists():
+            raise OutputError(f"cannot write {self.status}: the job's folder is gone; start a new job")
+        try:
+            write_json(self.status, facts)
+        except OutputError:
+            text = json.dumps(facts)
+            try:
+                with self.status.open("r+b") as file:  # the file's own blocks are there even when no others are
+                    file.write(text.encode())
+                    file.truncate()
+            except OSError as error:
+                raise output_error(self.status, error) from error
+
+    def read_status(self) -> dict[str, Any]:
+        """Content of status.json; empty if there is none or it is damaged."""
+        return _read_object(self.status)
+
+    def write_request(self, want: str) -> None:
+        """Ask the process that drives the job for something: ``pause`` or ``cancel``."""
+        write_json(self.request, {"want": want})
+
+    def read_request(self) -> str:
+        """What a front end has asked for, else an empty text."""
+        return str(_read_object(self.request).get("want", ""))
+
+    def clear_request(self) -> None:
+        """Nothing is asked for any more."""
+        with contextlib.suppress(OSError):
+            self.request.unlink(missing_ok=True)
+
+    def write_log(self, text: str) -> None:
+        """Append to log.txt with the time; what cannot be written is left out, because a log must not end a job."""
+        if self.exists():
+            with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+
+    def read_log(self) -> str:
+        """The end of log.txt."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _LOG_TAIL))
+                return file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
 
     def checkpoint_path(self, step: int) -> Path:
         """File of the checkpoint after `step`."""
@@ -101,6 +169,14 @@ class JobFolder:
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with replacing(self.metrics) as unfinished:
             unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class MetricsLog:

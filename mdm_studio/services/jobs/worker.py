@@ -1,0 +1,113 @@
+"""The process that drives a job out of sight: ``python -m mdm_studio.services.jobs.worker FOLDER``.
+
+It has a session of its own and lives on when the window closes. It gives way to everything else on the computer: lowest
+priority, and half of the processors at most, with threads that sleep while they wait (two spinning thread pools slow each
+other ten-fold).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+from mdm_studio.errors import MDMStudioError
+from mdm_studio.io.atomic import output_error
+from mdm_studio.io.job_folder import JobFolder
+
+COMMAND = (sys.executable, "-m", "mdm_studio.services.jobs.worker")
+_NICE = 19
+_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def start_worker(folder: JobFolder) -> None:
+    """Start a worker for the job and leave it alone: it outlives this program and leaves no zombie.
+
+    Raises
+    ------
+    OutputError
+        If its log cannot be written or the process cannot be started.
+    """
+    command = [*COMMAND, str(folder.root.resolve())]
+    try:
+        with folder.log.open("ab") as log:
+            if sys.platform == "win32":
+                flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+                flags |= subprocess.BELOW_NORMAL_PRIORITY_CLASS
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder.root.parent, creationflags=flags
+                )
+                process.returncode = 0  # nobody waits for it, and Python shall not complain
+                return
+            # the shell starts it and ends: the system, not this program, is its parent and takes note of its end
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder.root.parent,
+                start_new_session=True,
+                check=True,
+            )
+    except (OSError, subprocess.CalledProcessError) as error:
+        cause = error if isinstance(error, OSError) else OSError(str(error))
+        raise output_error(folder.log, cause) from error
+
+
+def thread_count() -> int:
+    """Threads of a job in the background: half of the processors, or fewer if the environment says so."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    half = max(1, processors // 2)
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(half, int(said)) if said.isdigit() and int(said) > 0 else half
+
+
+def give_way() -> None:
+    """Lowest priority, few threads; before any library starts its pool."""
+    threads = str(thread_count())
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+    os.environ.update(dict.fromkeys(_POOLS, threads) | waiting)
+    if sys.platform == "win32":
+        return  # it was started with a lower priority
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # only what nobody else wants
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # desktop kernels share the processors among sessions first, whatever the priority of what runs in each
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICE))
+
+
+def main(arguments: list[str]) -> int:
+    """Drive the job in the folder named; 0 if it ended well or was paused."""
+    folder = JobFolder(Path(arguments[0]))
+    faulthandler.enable()
+    warnings.simplefilter("ignore")  # nobody reads them in the background
+    give_way()
+    stop = threading.Event()
+    for name in ("SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: stop.set())
+    for name in ("SIGINT", "SIGHUP"):  # meant for a terminal that this process has left
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    from mdm_studio.services.jobs.driver import drive
+
+    try:
+        for _ in drive(folder, stop=stop.is_set, background=True):
+            pass
+    except MDMStudioError as error:
+        folder.write_log(str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
