@@ -247,6 +247,26 @@ def _scale(deviation: Array) -> Array:
     return np.asarray(1 / np.where(deviation > floor, deviation, floor or 1.0))
 
 
+def score_sources(sources: Sequence[Tensor], classes: ArrayLike, strokes: ArrayLike, *, seed: int = 0) -> Score:
+    """Score of several sources of features that are read together.
+
+    Parameters
+    ----------
+    sources : sequence of (N, C) tensors
+        Features of the labelled pixels, a tensor a source.
+    classes, strokes, seed
+        See `advise`.
+
+    Raises
+    ------
+    LabelsError, UsageError, InputError
+        See `advise`.
+    """
+    values, numbers = np.asarray(classes, np.int64), np.asarray(strokes, np.int64)
+    judge = _Judge(values, stroke_folds(values, numbers, seed))
+    return judge.score(np.concatenate([_hidden(source, len(values), "a source") for source in sources], axis=1))
+
+
 # --- advice -------------------------------------------------------------------------------------------------------------
 
 

@@ -286,7 +286,7 @@ class Explorer:
     def _advise(self, bench: Bench, cells: list[tuple[int, int]]) -> Iterator[None]:
         from mdm_studio.engine.advisor import advise
 
-        points = _stroke_points(self._session, bench)
+        points = stroke_points(self._session, bench)
         if not points:
             raise LabelsError("nothing is painted yet; paint two strokes at least of each of two classes for the advisor")
         features = yield from self._features_of(bench, cells, points)
@@ -400,8 +400,8 @@ def _picture(fitted: Fitted, block: int, timestep: int, tile: Tile) -> NDArray[A
 # ---- strokes -----------------------------------------------------------------------------------------------------------
 
 
-def _stroke_points(session: Session, bench: Bench) -> dict[Tile, Points]:
-    """Painted pixels, tile by tile; of each stroke a part of them is taken."""
+def stroke_points(session: Session, bench: Bench) -> dict[Tile, Points]:
+    """Painted pixels that features are judged by, tile by tile; of each stroke a part of them is taken."""
     by_plane: dict[PlaneKey, list[Any]] = {}
     for block, painted in session.strokes:
         if block.plane in bench.planes:
