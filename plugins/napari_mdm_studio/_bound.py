@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mdm_studio._geometry import ChannelAxis, Geometry
+from napari_mdm_studio._geometry import ChannelAxis, Geometry, finest
 from napari_mdm_studio._pictures import PictureLayers
 from napari_mdm_studio._planes import Channels, empty_strokes
 from napari_mdm_studio._strokes import StrokesWatcher
+from napari_mdm_studio._views import part_shown, plane_shown
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels, Layer
+
+    from mdm_studio.services.session import View
+    from mdm_studio.services.workspace import LoadedImage
 
 _SUFFIX = " strokes"
 _FEWEST, _SHARE = 4, 100  # pixels of a new brush at least, and which part of the shorter side it is
@@ -26,6 +30,7 @@ class BoundImage:
     """A chosen image: its layer, its strokes, its outputs.
 
     `key` is its name in the session and never changes; `array` holds the strokes, and the session writes into it, too.
+    `kept`: somebody else opened it in the session and decides when it is closed there, as a project does with its images.
     """
 
     key: str
@@ -36,6 +41,7 @@ class BoundImage:
     channels: Channels
     pictures: PictureLayers
     watcher: StrokesWatcher
+    kept: bool = False
     _listening: list[tuple[Any, Callable[..., object]]] = field(default_factory=list)
 
     @property
@@ -57,6 +63,12 @@ class BoundImage:
         """Connect an event of one of its layers until `let_go`."""
         emitter.connect(callback)
         self._listening.append((emitter, callback))
+
+    def follow(self) -> None:
+        """The image was given another place: its layers go there, too."""
+        self.pictures.geometry = Geometry.of(self.layer, self.channel_axis)
+        for layer in self.layers[1:]:
+            self.geometry.apply(layer)
 
     def let_go(self) -> None:
         """Watch and listen no longer."""
@@ -98,6 +110,59 @@ def strokes_layer(viewer: Viewer, layer: Image, geometry: Geometry, array: Any =
     strokes = viewer.add_labels(shown, name=name, opacity=0.9, **geometry.options())
     strokes.brush_size = max(_FEWEST, round(min(geometry.shape[-2:]) / _SHARE))
     return strokes
+
+
+def views_of(viewer: Viewer, images: Iterable[BoundImage]) -> dict[tuple[str, tuple[int, ...]], View]:
+    """What the screen shows of each image and plane, as the session wants to know it."""
+    from mdm_studio.services.session import View
+
+    views = {}
+    for bound in images:
+        shown = part_shown(viewer, bound.strokes)
+        if shown is not None and any(layer.visible for layer in bound.layers):
+            views[bound.key, plane_shown(viewer, bound.strokes)] = View(shown.rows, shown.cols, shown.pixel)
+    return views
+
+
+def image_layer(viewer: Viewer, image: LoadedImage) -> Image:
+    """Show an image of a project."""
+    places = len(image.scale)
+    units = ("pixel",) * (places - 2) + (image.units or "pixel",) * 2
+    return viewer.add_image(
+        _data(image), multiscale=len(image.levels) > 1, rgb=image.rgb, name=image.name, scale=image.scale, units=units
+    )
+
+
+def fits(bound: BoundImage, image: LoadedImage) -> bool:
+    """Whether the layers of an image can show another one; making new ones takes napari seconds."""
+    layer: Any = bound.layer
+    old, new = finest(layer), image.levels[0]
+    same_kind = (layer.rgb, old.ndim, old.dtype) == (image.rgb, len(new.shape), new.dtype)
+    same_axes = bound.channel_axis == image.channel_axis and type(bound.array) is type(image.labels)
+    return same_kind and same_axes and layer.multiscale == (len(image.levels) > 1)
+
+
+def refill(bound: BoundImage, image: LoadedImage) -> Geometry:
+    """Show another image, which `fits`, and its strokes in the layers of a bound one; gives its place."""
+    layer, strokes = bound.layer, bound.strokes
+    layer.data = _data(image)
+    layer.name = image.name
+    layer.scale = image.scale
+    layer.units = ("pixel",) * (layer.ndim - 2) + (image.units or "pixel",) * 2
+    layer.reset_contrast_limits_range()
+    layer.reset_contrast_limits()
+    geometry = Geometry.of(layer, image.channel_axis)
+    mode = strokes.mode
+    strokes.editable = False  # napari forgets what could be undone: it was painted in the other image
+    strokes.data = image.labels  # editable again
+    strokes.mode = mode
+    strokes.name = image.name + _SUFFIX
+    geometry.apply(strokes)
+    return geometry
+
+
+def _data(image: LoadedImage) -> Any:
+    return list(image.levels) if len(image.levels) > 1 else image.levels[0]
 
 
 def opening(layers: Sequence[Image]) -> list[Image]:

@@ -10,20 +10,21 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from mdm_studio.errors import InputError
-from napari_mdm_studio._bound import BoundImage, strokes_layer
+from napari_mdm_studio._bound import BoundImage, fits, image_layer, refill, strokes_layer, views_of
 from napari_mdm_studio._brush import BrushFollower, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
 from napari_mdm_studio._planes import Channels, planes_of
 from napari_mdm_studio._strokes import StrokesWatcher
-from napari_mdm_studio._views import ViewWatcher, part_shown, plane_shown
+from napari_mdm_studio._views import ViewWatcher, plane_shown
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer
 
     from mdm_studio.io.classifier_file import LabelClass
     from mdm_studio.services.session import Session
+    from mdm_studio.services.workspace import LoadedImage
     from napari_mdm_studio._worker import Relay
 
 _PICTURES_EVERY = 1 / 12  # seconds: more often nobody sees, and each refresh takes from the painting
@@ -41,60 +42,127 @@ class Bridge:
         What learns and predicts.
     relay : callable
         ``relay(signal, callback, every=, key=)``: brings a signal of the session to the GUI thread.
+
+    Attributes
+    ----------
+    images : dict of str to BoundImage
+        The chosen images by their keys in the session.
+    images_changed, layers_changed, outputs_changed : Signal
+        Images were added or went; layers of theirs did; other outputs are shown, or otherwise.
+    class_selected : Signal
+        A class to paint with was chosen in napari's own controls.
+    parked : Signal
+        Key of an image of a project whose layers were taken away; it is open in the session still.
     """
 
     images_changed = Signal()
     layers_changed = Signal()
     outputs_changed = Signal()
     class_selected = Signal(int)
+    parked = Signal(str)
 
     def __init__(self, viewer: Viewer, session: Session, relay: Callable[..., Relay]) -> None:
         self.viewer, self.session = viewer, session
         self.images: dict[str, BoundImage] = {}
         self.outputs: dict[str, None] = {PREDICTION: None}  # an ordered set
         self.look = Look()
-        self._views = ViewWatcher(viewer, self._tell_views)
+        self._views = ViewWatcher(viewer, lambda: session.view_moved(views_of(viewer, self.images.values())))
         self._brush = BrushFollower(viewer, lambda: [bound.strokes for bound in self.images.values()])
         viewer.layers.events.removed.connect(self._layer_removed)
-        relay(session.picture_changed, self._picture_changed, every=_PICTURES_EVERY, key=lambda *which: which)
-        relay(session.labels_rewritten, self._labels_rewritten)
+        relay(session.picture_changed, self._written, every=_PICTURES_EVERY, key=lambda *which: which)
+        relay(session.labels_rewritten, self._written)
         relay(session.classes_changed, self._classes_changed, key=lambda *_: None)
 
     # ------------------------------------------------------------------------------------------------------------- images
 
-    def add(self, layer: Image, channel_axis: ChannelAxis = None, channels: Channels = None) -> BoundImage:
+    def add(
+        self,
+        layer: Image,
+        channel_axis: ChannelAxis = None,
+        channels: Channels = None,
+        *,
+        key: str = "",
+        strokes: Any = None,
+    ) -> BoundImage:
         """Choose an image: open it in the session, with strokes to paint and the outputs that are shown.
+
+        Parameters
+        ----------
+        key, strokes : str, array-like
+            Of an image that the session has open already, with this array of labels: it is shown now, until `park`.
 
         Raises
         ------
         InputError
             If the layer cannot be read as an image.
         """
-        planes = planes_of(layer, channel_axis, channels)
+        planes = None if key else planes_of(layer, channel_axis, channels)
         geometry = Geometry.of(layer, channel_axis)
+        painted = strokes_layer(self.viewer, layer, geometry, strokes)
+        pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: painted)
+        if planes is None:
+            return self._bind(key, (layer, painted, pictures), strokes, channel_axis, channels, kept=True)
         key = layer.name
         while key in self.images:  # a layer that was renamed left its name to another
             key += "'"
-        strokes = strokes_layer(self.viewer, layer, geometry)
-        pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: strokes)
+        self.session.open_image(key, planes, painted.data)
+        return self._bind(key, (layer, painted, pictures), painted.data, channel_axis, channels, kept=False)
+
+    def show(self, image: LoadedImage) -> BoundImage:
+        """Show an image of a project, open in the session already, in place of the one that is shown now, which is parked.
+
+        Its layers show the new image if they can: napari takes a second or two for new ones.
+        """
+        former = next((bound for bound in self.images.values() if bound.kept), None)
+        if former is None or not fits(former, image):
+            layer = image_layer(self.viewer, image)
+            bound = self.add(layer, image.channel_axis, key=image.id, strokes=image.labels)
+            if former is not None:
+                self.park(former.key)
+            return bound
+        self._release(former)
+        pictures = former.pictures
+        pictures.geometry = refill(former, image)
+        for output in list(pictures.layers):
+            pictures.refill(output, self.session.picture(image.id, output), self.session.classes)
+        layers = (former.layer, former.strokes, pictures)
+        bound = self._bind(image.id, layers, image.labels, image.channel_axis, None, kept=True)
+        if former.key != image.id:
+            self.parked.emit(former.key)
+        return bound
+
+    def _bind(
+        self,
+        key: str,
+        layers: tuple[Image, Labels, PictureLayers],
+        array: Any,
+        channel_axis: ChannelAxis,
+        channels: Channels,
+        *,
+        kept: bool,
+    ) -> BoundImage:
+        layer, strokes, pictures = layers
         watcher = StrokesWatcher(
             strokes,
             lambda part: self.session.labels_changed(key, part.plane, part.rows, part.cols),
             lambda: self._strokes_replaced(key),
             partial(QTimer.singleShot, 0),
         )
-        self.session.open_image(key, planes, strokes.data)
-        bound = self.images[key] = BoundImage(key, layer, strokes, strokes.data, channel_axis, channels, pictures, watcher)
+        bound = BoundImage(key, layer, strokes, array, channel_axis, channels, pictures, watcher, kept)
+        self.images[key] = bound
+
+        def follow(event: Any) -> None:
+            bound.follow()
+            self._views.soon()
+
         for name in _GEOMETRY:
-            bound.listen(getattr(layer.events, name), self._moved)
+            bound.listen(getattr(layer.events, name), follow)
         bound.listen(layer.events.data, self._image_replaced)
         bound.listen(strokes.events.selected_label, self._label_selected)
         strokes.colormap = class_colormap(self.session.classes, unknown=True)
         for output in self.outputs:
             self._show(bound, output)
-        self._views.soon()
-        self.images_changed.emit()
-        self.layers_changed.emit()
+        self._tell_changed()
         return bound
 
     def read_channels(self, key: str, channels: Channels) -> None:
@@ -110,11 +178,35 @@ class Bridge:
         bound.channels = channels
 
     def remove(self, key: str) -> None:
-        """Choose an image no longer; its strokes stay, its outputs go."""
+        """Choose an image no longer; its strokes stay, its outputs go. An image of a project is parked."""
+        if self.images[key].kept:
+            self.park(key)
+            return
         bound = self.images.pop(key)
         bound.let_go()
         self.session.close_image(key)
         bound.pictures.close()
+        self._tell_changed()
+
+    def park(self, key: str) -> None:
+        """Take the layers of an image away, and listen to them no longer; the session keeps it as it is."""
+        bound = self.images[key]
+        self._release(bound)
+        bound.pictures.close()
+        for layer in (bound.strokes, bound.layer):
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._tell_changed()
+        self.parked.emit(key)
+
+    def _release(self, bound: BoundImage) -> None:
+        """Show an image of a project no longer; of its outputs the session keeps the prediction."""
+        del self.images[bound.key]
+        bound.let_go()
+        for output in bound.pictures.layers:
+            self._forget(bound, output)
+
+    def _tell_changed(self) -> None:
         self._views.soon()
         self.images_changed.emit()
         self.layers_changed.emit()
@@ -149,6 +241,8 @@ class Bridge:
         if bound is None:
             return
         self.remove(bound.key)
+        if bound.kept:  # its pixels are those of a file
+            return
         for channels in (bound.channels, None):  # it may have fewer of them now
             try:
                 self.add(bound.layer, bound.channel_axis, channels)
@@ -167,16 +261,6 @@ class Bridge:
         height, width = bound.geometry.shape[-2:]
         for plane in bound.planes:
             self.session.labels_changed(key, plane, slice(0, height), slice(0, width))
-
-    def _moved(self, event: Any) -> None:
-        """The image was given another place: its layers follow."""
-        bound = self.bound_to(event.source)
-        if bound is None or event.source is not bound.layer:
-            return
-        bound.pictures.geometry = Geometry.of(bound.layer, bound.channel_axis)
-        for layer in bound.layers[1:]:
-            bound.geometry.apply(layer)
-        self._views.soon()
 
     # ------------------------------------------------------------------------------------------------------------ outputs
 
@@ -221,13 +305,13 @@ class Bridge:
         if output != PREDICTION:
             self.session.forget_picture(bound.key, output)
 
-    def _picture_changed(self, key: str, output: str) -> None:
-        if key in self.images:
-            self.images[key].pictures.refresh(output)
-
-    def _labels_rewritten(self, key: str) -> None:
-        if key in self.images:
-            self.images[key].strokes.refresh(thumbnail=False, extent=False)
+    def _written(self, key: str, output: str = "") -> None:
+        """The session has written into an output of an image, or without one, into its strokes."""
+        bound = self.images.get(key)
+        if bound is not None and output:
+            bound.pictures.refresh(output)
+        elif bound is not None:
+            bound.strokes.refresh(thumbnail=False, extent=False)
 
     def _classes_changed(self, classes: Sequence[LabelClass]) -> None:
         for bound in self.images.values():
@@ -255,16 +339,6 @@ class Bridge:
         if value is not None:
             bound.strokes.selected_label = value
         bound.strokes.mode = mode
-
-    def _tell_views(self) -> None:
-        from mdm_studio.services.session import View
-
-        views = {}
-        for bound in self.images.values():
-            shown = part_shown(self.viewer, bound.strokes)
-            if shown is not None and any(layer.visible for layer in bound.layers):
-                views[bound.key, plane_shown(self.viewer, bound.strokes)] = View(shown.rows, shown.cols, shown.pixel)
-        self.session.view_moved(views)
 
     def close(self) -> None:
         """Let go of everything; the layers stay as they are."""

@@ -105,6 +105,17 @@ class PictureLayers:
             layers.selection.active = active
         return layer
 
+    def refill(self, output: str, levels: Sequence[Any], classes: Sequence[LabelClass]) -> None:
+        """Show the output of another image at its place in the same layer; where that cannot be, the layer goes."""
+        layer: Any = self.layers[output]
+        if layer.multiscale != (len(levels) > 1) or layer.ndim != levels[0].ndim:
+            self.hide(output)
+            return
+        layer.data = list(levels) if layer.multiscale else levels[0]
+        layer.editable = layer.editable and output != PREDICTION  # new data is editable anew
+        layer.name = f"{self._name()} {title(output, classes)}"
+        self.geometry.apply(layer)
+
     def hide(self, output: str) -> None:
         """Remove the layer of an output."""
         layer = self.layers.pop(output, None)

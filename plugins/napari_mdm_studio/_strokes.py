@@ -87,6 +87,7 @@ class StrokesWatcher:
         later: Callable[[Callable[[], object]], object],
     ) -> None:
         self._layer, self._changed, self._replaced, self._later = layer, changed, replaced, later
+        self._waiting: list[Changed] = []
         layer.events.paint.connect(self._painted)
         layer.events.data.connect(self._data_set)
         # setattr, because these are methods of the class
@@ -98,7 +99,8 @@ class StrokesWatcher:
         if getattr(self._layer, "_block_history", False):  # a stroke of the mouse has ended: it is all there
             self._tell(regions)
         else:
-            self._later(lambda: self._tell(regions))
+            self._waiting += regions
+            self._later(self._flush)
 
     def _replay(self, history: str, method: Callable[[Any], None]) -> None:
         waiting = getattr(self._layer, history, None)
@@ -114,11 +116,17 @@ class StrokesWatcher:
         for region in regions:
             self._changed(region)
 
+    def _flush(self) -> None:
+        regions, self._waiting = self._waiting, []
+        self._tell(regions)
+
     def _data_set(self, event: Any) -> None:
         self._replaced()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Watch no longer; what is in the array by now is told, a stroke whose mouse button is still down, too."""
+        self._waiting += changed_regions(getattr(self._layer, "_staged_history", ()), self._layer.data.shape)
+        self._flush()
         self._layer.events.paint.disconnect(self._painted)
         self._layer.events.data.disconnect(self._data_set)
         for method in ("undo", "redo"):

@@ -4,9 +4,7 @@ import dataclasses
 import itertools
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,49 +13,12 @@ from psygnal import Signal
 from mdm_studio.errors import UsageError
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.masks import class_palette
+from mdm_studio.services.live_core import LiveSettings
+from mdm_studio.services.live_plan import PlaneKey, Window
+from mdm_studio.services.live_status import Status
+from mdm_studio.services.suggestions import Suggestion
 
-
-@dataclass(frozen=True)
-class FakeStatus:
-    text: str = "ready: paint a few strokes of at least two classes"
-    busy: bool = False
-    tiles_done: int = 0
-    tiles_in_view: int = 0
-    painted: int = 0
-    loss: float | None = None
-    seconds: float | None = None
-    updated_at: float | None = None
-    error: str | None = None
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class FakeSettings:
-    backbone: str = "mdm-nuclei"
-    blocks: tuple[int, ...] | None = None
-    timesteps: tuple[int, ...] | None = None
-    scales: tuple[int, ...] | None = None
-    filters: bool | None = None
-    smooth: int = 8
-    device: str = "auto"
-    n_blocks: int | None = None
-
-
-class FakePlane(NamedTuple):
-    image: str
-    plane: int
-
-
-class FakeWindow(NamedTuple):
-    rows: slice
-    cols: slice
-
-
-@dataclass(frozen=True)
-class FakeSuggestion:
-    plane: FakePlane
-    window: FakeWindow
-    why: str
+READY = Status("ready: paint a few strokes of at least two classes", device="cpu")
 
 
 class FakeSession:
@@ -76,7 +37,7 @@ class FakeSession:
         colors = class_palette(9)
         self.colors = colors
         self.classes = (LabelClass(1, "background", colors[1]), LabelClass(2, "nucleus", colors[2]))
-        self.settings, self.status, self.live = FakeSettings(), FakeStatus(), True
+        self.settings, self.status, self.live = LiveSettings(), READY, True
         self.painted = {}
         self.images, self.pictures, self.calls = {}, {}, []
         self.unsaved_words = None
@@ -190,8 +151,8 @@ class FakeSession:
 
     def suggest_next(self):
         key = next(iter(self.images))
-        window = FakeWindow(slice(100, 128), slice(200, 228))
-        self.suggested.emit(FakeSuggestion(FakePlane(key, 0), window, "The members disagree most here."))
+        window = Window(100, 128, 200, 228)
+        self.suggested.emit(Suggestion(PlaneKey(key, 0), window, "The members disagree most here."))
 
     def save_classifier(self, path):
         Path(path).write_bytes(b"classifier")

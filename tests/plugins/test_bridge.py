@@ -1,12 +1,15 @@
 """Layers and session in step, in a real window: strokes, views, outputs, stacks, pyramids."""
 
+import gc
 import time
 import weakref
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QCoreApplication, QEvent, Qt
 
+from mdm_studio.io.array_planes import ArrayImage
+from mdm_studio.services.workspace import LoadedImage
 from tests.plugins.gui import canvas, canvas_point, press, settle, stroke, wait_until
 
 pytestmark = pytest.mark.gui
@@ -291,8 +294,6 @@ def test_keys_work_while_the_image_layer_is_active(viewer, home, session, two_im
 
 
 def test_closing_lets_go_of_everything(session):
-    import gc
-
     import napari
 
     from napari_mdm_studio._session_home import home_of
@@ -313,3 +314,81 @@ def test_closing_lets_go_of_everything(session):
     settle()
     gc.collect()
     assert [each() for each in held] == [None] * len(held)
+
+
+def connections(*groups):
+    """How many callbacks listen to the events of these, all together."""
+    return sum(len(emitter.callbacks) for group in groups for emitter in group.emitters.values())
+
+
+def loaded(session, key, pixels, rgb=False):
+    """An image of a project, open in the session."""
+    shape = pixels.shape[:2]
+    labels = np.zeros(shape, np.uint8)
+    session.images[key] = (ArrayImage(pixels, rgb=rgb), labels)
+    return LoadedImage(key, f"name of {key}", [pixels], rgb, None, (0.5, 0.5), "micrometer", labels)
+
+
+def test_images_of_a_project_follow_one_another_and_leave_nothing(viewer, home, session):
+    parked = []
+    home.bridge.parked.connect(parked.append)
+    home.bridge.set_output("uncertainty", on=True)
+
+    def show(number):
+        image = loaded(session, f"id{number}", np.full((40 + number, 50), number, np.uint8))
+        bound = home.bridge.show(image)
+        assert list(home.bridge.images) == [f"id{number}"]
+        assert bound.array is image.labels
+        bound.strokes.data_setitem((np.array([number, 3]), np.array([4, 5])), 2)
+        assert (image.labels == 2).sum() == 2  # the session's own array is painted into
+        return bound
+
+    bound = show(0)
+    bound.strokes.mode, bound.strokes.selected_label = "paint", 2
+    settle()
+    groups = (viewer.layers.events, viewer.dims.events, viewer.scene.camera.events, viewer.events)
+    groups += tuple(layer.events for layer in viewer.layers)
+    before = list(viewer.layers), connections(*groups), len(home._kept)
+    for number in range(1, 30):
+        bound = show(number)
+    settle()
+    assert (list(viewer.layers), connections(*groups), len(home._kept)) == before
+    assert parked == [f"id{number}" for number in range(29)]
+    assert not session.named("open_image")
+    assert not session.named("close_image")  # the project decides
+    assert session.named("labels_changed")[-1] == ("id29", (), slice(3, 30), slice(4, 6))
+    assert len(session.named("labels_changed")) == 30  # each told, though another came at once
+    assert {output for _, output in session.named("forget_picture")} == {"uncertainty"}
+    assert [layer.name.partition("id29 ")[2] for layer in bound.layers[1:]] == ["strokes", "prediction", "uncertainty"]
+    assert {layer.data.shape for layer in bound.layers} == {(69, 50)}
+    assert (str(bound.strokes.mode), bound.strokes.selected_label, bound.strokes.scale[0]) == ("paint", 2, 0.5)
+    assert bound.pictures.prediction().data is session.picture("id29", "prediction")[0]
+    assert not bound.pictures.prediction().editable
+    bound.strokes.undo()
+    assert not session.images["id29"][1].any()
+    bound.strokes.undo()  # what was painted in the image before is not undone in this one
+    assert session.images["id28"][1].any()
+
+
+def test_an_image_of_another_kind_gets_layers_of_its_own(viewer, home, session):
+    former = [weakref.ref(layer) for layer in home.bridge.show(loaded(session, "a", np.zeros((40, 50), np.uint8))).layers]
+    bound = home.bridge.show(loaded(session, "b", np.zeros((40, 50, 3), np.uint8), rgb=True))
+    assert list(viewer.layers) == [bound.layer, bound.pictures.prediction(), bound.strokes]
+    settle()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # napari's controls of the layers that went
+    gc.collect()
+    assert sum(each() is not None for each in former) <= 1
+
+
+def test_an_image_of_a_project_that_the_user_removes_is_parked(viewer, home, session):
+    array = np.ones((40, 50), np.uint8)
+    session.images["id"] = (ArrayImage(np.zeros((40, 50), np.uint8)), array)
+    viewer.add_labels(np.zeros((40, 50), np.uint8), name="a strokes")  # the user's own
+    bound = home.bridge.add(viewer.add_image(np.zeros((40, 50), np.uint8), name="a"), key="id", strokes=array)
+    bound.strokes.data = np.full((40, 50), 2, np.int32)
+    assert (array == 2).all()
+    viewer.layers.remove(bound.strokes)
+    settle()
+    assert [layer.name for layer in viewer.layers] == ["a strokes"]
+    assert not home.bridge.images
+    assert not session.named("close_image")

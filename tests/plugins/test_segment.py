@@ -10,7 +10,7 @@ import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, Qt
 
 from mdm_studio.io.classifier_file import LabelClass
-from tests.plugins.gui import FakeStatus, press, settle, wait_until
+from tests.plugins.gui import READY, press, settle, wait_until
 
 pytestmark = pytest.mark.gui
 KEY, COLOR, NAME, PAINTED = range(4)  # columns of the classes
@@ -201,7 +201,7 @@ def test_the_status_in_words(viewer, home, session, dock):
     assert not session.live
     dock.status.once.click()
     assert session.named("update_once") == [()]
-    session.status = FakeStatus()
+    session.status = READY
     session.say()
     wait_until(lambda: not dock.status.error.isVisible())
 
