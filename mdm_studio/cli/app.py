@@ -16,9 +16,12 @@ from mdm_studio.cli.advise import advise
 from mdm_studio.cli.cache import app as cache
 from mdm_studio.cli.clusters import clusters
 from mdm_studio.cli.demo import demo
+from mdm_studio.cli.desktop import app as desktop
+from mdm_studio.cli.desktop import install_desktop
 from mdm_studio.cli.evaluate import evaluate
 from mdm_studio.cli.features import features
 from mdm_studio.cli.fit import fit
+from mdm_studio.cli.jobs import app as jobs
 from mdm_studio.cli.predict import predict
 from mdm_studio.cli.pretrain import pretrain
 from mdm_studio.errors import MDMStudioError
@@ -28,14 +31,16 @@ _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(
     name="mdm-studio",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+app.command("app")(desktop)
 app.command("demo")(demo)
 app.command("pretrain")(pretrain)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(jobs, name="jobs")
 app.command("features")(features)
 app.command("fit")(fit)
 app.command("predict")(predict)
@@ -43,6 +48,7 @@ app.command("evaluate")(evaluate)
 app.command("clusters")(clusters)
 app.command("advise")(advise)
 app.add_typer(cache, name="cache")
+app.command("install-desktop")(install_desktop)
 
 
 def _version(wanted: bool) -> None:
@@ -55,12 +61,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar=DEBUG_VARIABLE)] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """From unlabelled images and a few brush strokes to segmentation masks."""
+    """From unlabelled images and a few brush strokes to segmentation masks. Without a command the window opens."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
+    if context.invoked_subcommand is None:
+        desktop()
 
 
 def run() -> None:
