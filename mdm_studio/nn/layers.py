@@ -70,6 +70,29 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     return F.pad(embedding, (0, dim % 2))
 
 
+def convolve_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Nearest-neighbour doubling, then a 3 x 3 convolution with a margin of 1; ``(B, C, H, W)`` to ``(B, O, 2H, 2W)``.
+
+    Each of the four pixels that come of one sees its 3 x 3 neighbours as 2 x 2 different ones, so four 2 x 2 convolutions whose
+    weights are sums of the 3 x 3 ones do with 4/9 of the multiplications. Equal up to rounding; pays on CPUs.
+    """
+    rows = [_halved(conv.weight, 2, odd) for odd in (False, True)]  # each (O, C, 2, 3)
+    kernels = [_halved(row, 3, odd).contiguous(memory_format=torch.channels_last) for row in rows for odd in (False, True)]
+    # an even pixel's neighbours lie above (left of) it, an odd one's below (right of) it
+    margins = [(1, 0, 1, 0), (0, 1, 1, 0), (1, 0, 0, 1), (0, 1, 0, 1)]
+    quarters = [F.conv2d(F.pad(x, m), kernel, conv.bias) for m, kernel in zip(margins, kernels, strict=True)]
+    stacked = torch.stack([quarter.permute(0, 2, 3, 1) for quarter in quarters])  # (4, B, H, W, O), channels last
+    b, height, width, channels = stacked.shape[1:]
+    woven = stacked.view(2, 2, b, height, width, channels).permute(2, 3, 0, 4, 1, 5)  # (B, H, 2, W, 2, O)
+    return woven.reshape(b, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+
+
+def _halved(weight: Tensor, dim: int, odd: bool) -> Tensor:
+    """Three taps along `dim` as two: after doubling, two of them fall on the same pixel."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([first + middle, last] if odd else [first, middle + last], dim)
+
+
 def zero_init(module: _Module) -> _Module:
     """Set every parameter of `module` to zero, so that its residual branch starts as the identity (ADM)."""
     for parameter in module.parameters():

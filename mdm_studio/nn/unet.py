@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm_studio.nn.layers import GroupNorm, NormStatistics, timestep_embedding, zero_init
+from mdm_studio.nn.layers import GroupNorm, NormStatistics, convolve_doubled, timestep_embedding, zero_init
 
 SizeName = Literal["small", "base", "mdm-192", "adm-256"]
 
@@ -154,7 +154,11 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor, statistics: NormStatistics | None) -> Tensor:
         norm, act, conv = self.in_layers
-        h = conv(self._resampled(act(norm(x, statistics))))
+        h = act(norm(x, statistics))
+        if self.resample == "up" and self.training and x.device.type == "cpu":  # features keep the published order of sums
+            h = convolve_doubled(h, conv)
+        else:
+            h = conv(self._resampled(h))
         film = self.emb_layers(emb)[:, :, None, None].to(h.dtype)  # (B, C or 2C, 1, 1)
         norm, act, drop, conv = self.out_layers
         if self.scale_shift:

@@ -116,3 +116,20 @@ def test_borrowed_statistics_of_one_image_change_nothing():
     applied = net.features(x, t, {8}, statistics=statistics.rewind(recording=False))[8]
     assert (plain - recorded).norm() <= 2e-4 * plain.norm()  # deep networks amplify the last bit
     assert torch.equal(recorded, applied)
+
+
+def test_training_takes_a_shorter_way_to_the_same_numbers():
+    """Doubling folded into the convolution: output and gradients in training mode are those of evaluation mode."""
+    net = UNet(UNetConfig(model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, middle_attention=False, stem=1))
+    golden_fill(net)
+    x, t = golden_input((2, 3, 24, 16), 1), torch.tensor([10, 900])
+    found = {}
+    for training in (True, False):
+        net.train(training).zero_grad()
+        out = net(x, t)
+        out.square().mean().backward()
+        found[training] = [out.detach(), *(p.grad.clone() for p in net.parameters())]
+    largest = max(b.norm() for b in found[False][1:])  # biases before a group norm have no gradient but rounding
+    for a, b in zip(found[True], found[False], strict=True):
+        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-6 * largest
+    assert not torch.equal(found[True][0], found[False][0])
