@@ -131,5 +131,5 @@ def test_training_takes_a_shorter_way_to_the_same_numbers():
         found[training] = [out.detach(), *(p.grad.clone() for p in net.parameters())]
     largest = max(b.norm() for b in found[False][1:])  # biases before a group norm have no gradient but rounding
     for a, b in zip(found[True], found[False], strict=True):
-        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-6 * largest
+        assert (a - b).norm() <= 1e-5 * (b.norm() + largest / 10)
     assert not torch.equal(found[True][0], found[False][0])
