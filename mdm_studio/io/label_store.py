@@ -1,21 +1,23 @@
-"""Strokes on disk: a zarr v3 array of which only the painted chunks exist.
+"""Strokes on disk: an OME-Zarr 0.5 label image of which only the painted chunks exist.
 
 ::
 
-    KEY.zarr/
-      zarr.json          shape: stack + (H, W), uint8, chunks 1 x ... x 512 x 512, zstd with a checksum, fill 0
-      c/3/0/7            painted chunk: plane 3, rows 0 to 511, columns 3584 to 4095
+    NAME.ome.zarr/
+      zarr.json            a group: axes, pixel size, names and colours of the classes, as OME-Zarr has them
+      0/zarr.json          shape: stack + (H, W), uint8, chunks 1 x ... x 512 x 512, zstd with a checksum, fill 0
+      0/c/3/0/7            painted chunk: plane 3, rows 0 to 511, columns 3584 to 4095
 
 Zarr writes a chunk under a temporary name and renames it, and removes a chunk that is all 0, so that a killed program leaves
-whole chunks only. Napari and any zarr library open the folder.
+whole chunks only. What OME-Zarr programs read, napari with its reader among them, opens the folder with its colours.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +25,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import ProjectError
-from mdm_studio.io.atomic import output_error
+from mdm_studio.io.atomic import output_error, write_text
+from mdm_studio.io.classifier_file import LabelClass
 
 if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
     import zarr
 
 CHUNK = 512
 """Rows and columns of a chunk: a stroke touches one or two, and one is written in a few milliseconds."""
+
+LEVEL = "0"
+"""Name of the array within the group."""
+SUFFIX = ".ome.zarr"
+
+# Stack axes by their number: OME-Zarr knows these letters alone. A viewer's array does not say what its axes are.
+_AXES = ("", "z", "tz", "tcz")
+_KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 # what zarr, its codecs and JSON raise for damaged bytes
 _UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
@@ -65,7 +76,7 @@ class StoredLabels:
     Parameters
     ----------
     folder : Path
-        The ``.zarr`` folder; made with the first chunk.
+        The ``.ome.zarr`` folder; made with the first chunk.
     stack_shape, shape : tuple of int, (int, int)
         Lengths of the image's stack axes, and the height and width of a plane.
 
@@ -85,10 +96,25 @@ class StoredLabels:
         self.damaged: list[str] = []
         self._lock = threading.RLock()
         self._array: zarr.Array[Any] | None = None
-        if folder.exists():
+        self._about = label_image(folder.name.removesuffix(SUFFIX), (), self.stack_shape)
+        self._told = ""  # what is on disk, as far as is known
+        if (folder / LEVEL).exists():
             self._array = self._open()
         for partial in folder.rglob("*.partial"):  # a process was killed while it wrote
             partial.unlink(missing_ok=True)
+
+    def describe(self, text: str) -> None:
+        """Say what the labels mean: a text that `label_image` made. It is written with the first chunk, or now.
+
+        Raises
+        ------
+        OutputError
+            If the system refuses.
+        """
+        with self._lock:
+            self._about = text
+            if self._array is not None:
+                self._write_about()
 
     def write(self, index: tuple[int, ...], rows: slice, cols: slice, block: NDArray[np.uint8]) -> None:
         """Put the strokes of a region.
@@ -149,7 +175,7 @@ class StoredLabels:
 
     def painted_chunks(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
         """Position in the stack, rows and columns of every chunk on disk, in order; takes time for those only."""
-        chunks = self.folder / "c"
+        chunks = self.folder / LEVEL / "c"
         names = (path.relative_to(chunks).parts for path in chunks.glob("/".join("*" * (len(self.stack_shape) + 2))))
         places = sorted(tuple(map(int, parts)) for parts in names if all(part.isdecimal() for part in parts))
         for *index, row, col in places:
@@ -177,8 +203,17 @@ class StoredLabels:
         if what not in self.damaged:
             self.damaged.append(what)
 
+    def _write_about(self) -> None:
+        if self._told != self._about:
+            path = self.folder / "zarr.json"
+            with contextlib.suppress(OSError, ValueError):
+                self._told = path.read_text("utf-8")
+            if self._told != self._about:
+                write_text(path, self._about)
+            self._told = self._about
+
     def _chunk(self, index: tuple[int, ...], y: slice, x: slice) -> Path:
-        return self.folder.joinpath("c", *map(str, (*index, y.start // CHUNK, x.start // CHUNK)))
+        return self.folder.joinpath(LEVEL, "c", *map(str, (*index, y.start // CHUNK, x.start // CHUNK)))
 
     def _check(self, index: tuple[int, ...]) -> None:
         if len(index) != len(self.stack_shape) or not all(0 <= i < n for i, n in zip(index, self.stack_shape, strict=True)):
@@ -188,11 +223,11 @@ class StoredLabels:
         """The array on disk; its description is written anew if it is damaged, and the chunks stay."""
         import zarr
 
-        path = self.folder / "zarr.json"
+        path = self.folder / LEVEL / "zarr.json"
         if not path.exists():
             return self._writable()
         try:
-            array = zarr.open_array(self.folder, mode="r+")
+            array = zarr.open_array(self.folder / LEVEL, mode="r+")
         except OSError as error:
             raise ProjectError(f"cannot read the labels {path} ({error}); check the drive") from error
         except _UNDECODABLE as error:
@@ -218,17 +253,67 @@ class StoredLabels:
 
         if self._array is None:
             try:
+                self._write_about()
                 self._array = zarr.create_array(
-                    self.folder,
+                    self.folder / LEVEL,
                     shape=(*self.stack_shape, *self.shape),
                     chunks=self._chunks,
                     dtype="uint8",
                     fill_value=0,
                     compressors=ZstdCodec(level=1, checksum=True),
+                    dimension_names=list(_axes(len(self.stack_shape))),
                 )
             except OSError as error:
                 raise output_error(self.folder, error) from error
         return self._array
+
+
+def label_image(
+    name: str,
+    classes: Sequence[LabelClass],
+    stack_shape: tuple[int, ...] = (),
+    pixel_size: tuple[float, float] = (1.0, 1.0),
+    unit: str = "",
+) -> str:
+    """The ``zarr.json`` of a group that OME-Zarr 0.5 takes for a label image; see `StoredLabels.describe`.
+
+    Parameters
+    ----------
+    name : str
+        For people.
+    classes : sequence of LabelClass
+        Their names and colours.
+    stack_shape : tuple of int
+        How many stack axes there are; more than three have no name in OME-Zarr and are called d0, d1, ...
+    pixel_size, unit : (float, float), str
+        Height and width of a pixel, and the unit as OME-Zarr spells it; empty if it is not known.
+    """
+    names = _axes(len(stack_shape))
+    units = {"y": unit, "x": unit} if unit else {}
+    axes = [{"name": axis, "type": _KINDS.get(axis, "space")} | _named("unit", units.get(axis)) for axis in names]
+    scale = [*(1.0 for _ in stack_shape), *map(float, pixel_size)]
+    dataset = {"path": LEVEL, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    label: dict[str, Any] = {
+        "version": "0.5",
+        "colors": [{"label-value": each.value, "rgba": [*bytes.fromhex(each.color[1:]), 255]} for each in classes],
+        "properties": [{"label-value": each.value, "class": each.name} for each in classes],
+    }
+    if not classes:  # an empty list is not allowed
+        label = {"version": "0.5"}
+    ome = {
+        "version": "0.5",
+        "multiscales": [{"name": name, "axes": axes, "datasets": [dataset]}],
+        "image-label": label,
+    }
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}, indent=2) + "\n"
+
+
+def _axes(stack: int) -> tuple[str, ...]:
+    return (*(_AXES[stack] if stack < len(_AXES) else (f"d{number}" for number in range(stack))), "y", "x")
+
+
+def _named(name: str, value: str | None) -> dict[str, str]:
+    return {name: value} if value else {}
 
 
 def _overlap(chunk: slice, start: int, stop: int) -> slice:

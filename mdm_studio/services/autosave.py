@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -74,9 +75,9 @@ class Autosave:
         self._problem = ""  # what was reported last
         self._wake = threading.Condition()  # guards what follows
         self._dirty: set[_Chunk] = set()
-        self._state: ProjectState | None = None
+        self._state: Callable[[], ProjectState] | None = None
         self._taken: set[_Chunk] = set()  # being written
-        self._taken_state: ProjectState | None = None
+        self._taken_state: Callable[[], ProjectState] | None = None
         self._due = math.inf  # on time.monotonic
         self._stopping = False
         self._start()
@@ -103,9 +104,13 @@ class Autosave:
                 self._dirty.update(chunks)
                 self._changed()
 
-    def mark_state(self, state: ProjectState) -> None:
-        """Say that this is the state now; TypeError if it holds what JSON does not have."""
-        state = ProjectState.from_json(state.to_json())  # a copy, which nobody changes while it waits
+    def mark_state(self, state: ProjectState | Callable[[], ProjectState]) -> None:
+        """Say that this is the state now, or what will give it when it is written, on the thread that saves.
+
+        TypeError if it holds what JSON does not have.
+        """
+        if isinstance(state, ProjectState):
+            state = partial(ProjectState.from_json, state.to_json())  # a copy, which nobody changes while it waits
         with self._wake:
             self._state = state
             self._changed()
@@ -201,7 +206,7 @@ class Autosave:
         if self._taken_state is None:
             return None
         try:
-            self._project.save_state(self._taken_state)
+            self._project.save_state(self._taken_state())
         except _FAILURES as error:
             return _in_words(error, self._project.folder, "the settings")
         with self._wake:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import MDMStudioError, ProjectError
-from mdm_studio.io.array_planes import usual_channels
+from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.label_store import SUFFIX
 from mdm_studio.services.autosave import Autosave
 from mdm_studio.services.live_core import LiveImage, LiveSettings
 from mdm_studio.services.live_plan import Window
 from mdm_studio.services.project import ImageFacts, Project, ProjectState, image_key
+from mdm_studio.services.strokes import StrokeIndex
 
 _SAMPLE = 1 << 14  # pixels that an image is known by, beside its name and shape
 _SETTINGS = tuple(name for name in LiveSettings.__dataclass_fields__ if name not in ("device", "n_blocks"))
@@ -40,32 +43,92 @@ class Keeper:
     ----------
     folder : Path or None
         The project; None chooses the recovery project that knows the first image, or begins one.
+    strokes : StrokeIndex
+        What is painted now, by the session's keys.
     on_problem, on_recovery : callable
         As for `Autosave`.
 
     Notes
     -----
-    `opened` and `forget` are called on one thread, the one that takes strokes over; `mark` on any.
+    `opened` and `forget` are called on one thread, the one that takes strokes over; all else on any.
     """
 
-    def __init__(self, folder: Path | None, on_problem: Callable[[str], object], on_recovery: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        strokes: StrokeIndex,
+        on_problem: Callable[[str], object],
+        on_recovery: Callable[[], object],
+    ) -> None:
         self._folder = folder
+        self._strokes = strokes
         self._on_problem, self._on_recovery = on_problem, on_recovery
         self._project: Project | None = None
         self._autosave: Autosave | None = None
+        self._state = ProjectState()
+        self._changing = threading.RLock()  # of the state, and of which project it is
         self._keys: dict[str, str] = {}  # session's keys of images to the project's
         self._images: dict[str, LiveImage] = {}  # by the project's keys
-        self._facts: dict[str, ImageFacts] = {}
 
     @property
     def folder(self) -> Path | None:
-        """Where the work is kept; None before the first image."""
-        return self._project.folder if self._project else None
+        """Where the work is kept; None before the first image of a recovery project."""
+        return self._project.folder if self._project else self._folder
 
     @property
     def automatic(self) -> bool:
         """Whether it is a recovery project, which the user has not named."""
         return self._folder is None
+
+    @property
+    def project(self) -> Project:
+        """The open project; ProjectError before `begin` and after `close`."""
+        if self._project is None:
+            raise ProjectError("the project is not open: open it again")
+        return self._project
+
+    @property
+    def state(self) -> ProjectState:
+        """What the project holds, with the pixels that are painted now."""
+        with self._changing:
+            live = {key: self._strokes.painted_in(image) for image, key in list(self._keys.items())}
+            images = {
+                key: replace(facts, painted=live[key]) if live.get(key, facts.painted) != facts.painted else facts
+                for key, facts in self._state.images.items()
+            }
+            return replace(self._state, images=images)
+
+    def change(self, change: Callable[[ProjectState], ProjectState]) -> None:
+        """Put another state in the place of the present one; it is saved soon."""
+        with self._changing:
+            self._state = change(self._state)
+            if self._autosave is not None:
+                self._autosave.mark_state(lambda: self.state)
+
+    def change_image(self, key: str, **facts: Any) -> None:
+        """Put other facts of an image, where the project has it, in the place of the present ones."""
+        self.change(lambda state: _with_image(state, key, facts))
+
+    def begin(self) -> Restored | None:
+        """Open the project that was named; classes and settings that it holds, the first time, if there are any.
+
+        Raises
+        ------
+        ProjectError, OutputError
+            If the project cannot be used; the session then keeps nothing.
+        """
+        return self._begin("") if self._folder is not None else None
+
+    def _begin(self, key: str) -> Restored | None:
+        with self._changing:
+            if self._project is not None:
+                return None
+            self._project = self._choose_project(key)
+            self._autosave = Autosave(self._project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
+            self._state = state = self._project.state
+        if not (state.classes or state.settings):
+            return None
+        return Restored(state.classes, {k: _tuples(v) for k, v in state.settings.items() if k in _SETTINGS})
 
     def opened(self, image: LiveImage) -> tuple[Restored | None, list[tuple[int, Window, NDArray[np.uint8]]]]:
         """Take an image in.
@@ -83,23 +146,38 @@ class Keeper:
             If the project cannot be used; the session then keeps nothing.
         """
         if image.key in self._keys:  # other channels of the same image: what is painted is newer than what is on disk
-            self._images[self._keys[image.key]] = image
+            key = self._keys[image.key]
+            self._images[key] = image
+            self.change_image(key, channels=_chosen(image.source))
             return None, []
-        facts, key = _known_by(image)
-        restored = None
-        if self._project is None:
-            self._project = self._choose_project(key)
-            self._autosave = Autosave(self._project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
-            state = self._project.state
-            if state.classes or state.settings:
-                restored = Restored(state.classes, {k: _tuples(v) for k, v in state.settings.items() if k in _SETTINGS})
-        stored = self._project.open_labels(key, facts)
-        self._images[key], self._facts[key] = image, facts
+        key, facts, restored = self._know(image)
+        stored = self.project.open_labels(key, facts)
+        self._images[key] = image
+        self.change(lambda state: replace(state, images={**state.images, key: facts}))
         self._keys[image.key] = key  # last: from now on another thread may mark it
         chunks = [
             (image.number(index), rows, cols, stored.read(index, rows, cols)) for index, rows, cols in stored.painted_chunks()
         ]
         return restored, [(plane, Window(y.start, y.stop, x.start, x.stop), labels) for plane, y, x, labels in chunks]
+
+    def _know(self, image: LiveImage) -> tuple[str, ImageFacts, Restored | None]:
+        """The project's key of an image, what is known of it now, and what the project brought if it was opened just now."""
+        begun = self._project is not None
+        restored = self.begin()
+        facts, key = _facts(image), image.key
+        if key not in self._state.images:
+            key = _key_of(image, facts)
+            restored = restored or self._begin(key)
+            if key not in self._state.images:  # it may be known by its place alone
+                places = {facts.source: key for key, facts in self._state.images.items() if facts.source}
+                key = places.get(facts.source, key)
+        known = self._state.images.get(key)
+        if known is not None:
+            seen = {name: getattr(facts, name) for name in ("stack_shape", "shape", "dtype", "channels")}
+            facts = replace(known, **seen, source=facts.source or known.source)
+        for warning in () if begun else self.project.warnings:
+            self._on_problem(warning)
+        return key, facts, restored
 
     def mark(self, image: str, plane: int, window: Window) -> None:
         """Labels of a window have changed."""
@@ -111,13 +189,14 @@ class Keeper:
         """Classes or settings have changed."""
         if self._autosave is not None:
             chosen = {name: value for name, value in asdict(settings).items() if name in _SETTINGS}
-            assert self._project is not None
-            self._autosave.mark_state(ProjectState(classes, chosen, dict(self._project.state.images) | self._facts))
+            self.change(lambda state: replace(state, classes=classes, settings=chosen))
 
     def forget(self, image: str) -> None:
-        """Save and let go of an image."""
-        key = self._keys.pop(image, None)
+        """Save and let go of an image; its strokes are still painted."""
+        key = self._keys.get(image)
         if key is not None and self._autosave is not None:
+            self.change_image(key, painted=self._strokes.painted_in(image))
+            del self._keys[image]
             self._autosave.flush()
             self._images.pop(key, None)
 
@@ -145,10 +224,12 @@ class Keeper:
         self._project.copy_to(folder)
         project = Project.open(folder)
         for key in self._images:
-            project.open_labels(key, self._facts[key])
+            project.open_labels(key, self._state.images[key])
         old, saving = self._project, self._autosave
-        self._folder, self._project = folder, project
-        self._autosave = Autosave(project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
+        with self._changing:
+            self._folder, self._project = folder, project
+            self._autosave = Autosave(project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
+            self.change(lambda state: state)
         for key in self._images:  # what was painted while it was copied
             for index, rows, cols in project.labels(key).painted_chunks():
                 self._autosave.mark(key, index, rows, cols)
@@ -158,6 +239,8 @@ class Keeper:
     def close(self) -> None:
         """Save what is pending and end; a failure is told to `on_problem`."""
         if self._autosave is not None:
+            if self.state != self._state:  # pixels were painted since it was saved last
+                self._autosave.mark_state(lambda: self.state)
             try:
                 self._autosave.close()
             except MDMStudioError:
@@ -185,19 +268,35 @@ class Keeper:
 def _recovery_folders(key: str) -> list[Path]:
     """Recovery projects that hold strokes of an image, the newest first."""
     found = []
-    for labels in (user_data_dir() / "projects").glob(f"*/labels/{key}.zarr"):
+    projects = user_data_dir() / "projects"
+    for labels in (*projects.glob(f"*/labels/*-{key}{SUFFIX}"), *projects.glob(f"*/labels/{key}.zarr")):  # version 1
         folder = labels.parent.parent
         state = folder / "project.json"
         found.append(((state if state.exists() else folder).stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _known_by(image: LiveImage) -> tuple[ImageFacts, str]:
+def _facts(image: LiveImage) -> ImageFacts:
     source = image.source
-    path = str(source.source) if source.source else None
-    facts = ImageFacts(source.name, path, source.stack_shape, (source.height, source.width), np.dtype(source.dtype).str)
+    path = str(source.source.absolute()) if source.source else None
+    shape, dtype = (source.height, source.width), np.dtype(source.dtype).str
+    return ImageFacts(source.name, path, source.stack_shape, shape, dtype, channels=_chosen(source))
+
+
+def _chosen(source: ArrayImage) -> tuple[int, ...]:
+    """The channels that are read, where it is not the usual ones."""
+    return () if source.rgb or source.chosen == usual_channels(source.available) else source.chosen
+
+
+def _key_of(image: LiveImage, facts: ImageFacts) -> str:
+    source = image.source
     usual = source.reading(usual_channels(source.available))  # whatever is chosen now: it is the same image
-    return facts, image_key(facts, usual.plane(image.index(0)).sample(_SAMPLE))
+    return image_key(facts, usual.plane(image.index(0)).sample(_SAMPLE))
+
+
+def _with_image(state: ProjectState, key: str, facts: dict[str, Any]) -> ProjectState:
+    known = state.images.get(key)
+    return state if known is None else replace(state, images={**state.images, key: replace(known, **facts)})
 
 
 def _tuples(value: Any) -> Any:

@@ -149,7 +149,8 @@ class LiveCore:
             learn = (self.live or self._once) and self._unlearnable != generation
             grids = {key: source.grid for key, source in bench.planes.items()}
             strokes = self.strokes.by_tile(grids)
-            return Intent(dict(self._views), learn, generation, strokes, bench.stages, bench.margin, self._paused)
+            painted = {key for key in self.strokes.planes() if key.image in self.images}
+            return Intent(dict(self._views), learn, generation, strokes, painted, bench.stages, bench.margin, self._paused)
 
     @property
     def views(self) -> dict[PlaneKey, View]:

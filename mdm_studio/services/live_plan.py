@@ -162,7 +162,9 @@ class Intent:
     labels : int
         Generation of the strokes.
     strokes : mapping
-        Classes painted in each tile that has strokes.
+        Classes painted in each tile that has strokes, of the planes that are prepared.
+    painted : collection
+        All planes that have strokes, shown or not: they are prepared after those in view.
     stages : tuple of Stage
         The stages in which features come, see `Stage`; only the last reads everything.
     margin : int
@@ -175,6 +177,7 @@ class Intent:
     learn: bool = True
     labels: int = 0
     strokes: Mapping[Tile, frozenset[int]] = field(default_factory=dict)
+    painted: Collection[PlaneKey] = ()
     stages: tuple[Stage, ...] = (Stage.ALL,)
     margin: int = 0
     paused: bool = False
@@ -273,7 +276,7 @@ def _tasks(intent: Intent, facts: Facts) -> Iterator[Task]:
     in_view = [Tile(key, *place) for key, places in shown.items() for place in places]
     strokes = [tile for tile in intent.strokes if tile.plane in facts.grids]
     head = facts.head
-    planes = dict.fromkeys([*intent.views, *(tile.plane for tile in intent.strokes)])
+    planes = dict.fromkeys([*intent.views, *sorted(intent.painted)])
     yield from (Prepare(key) for key in planes if key not in facts.grids)
     wanted = learnable(intent, facts) if intent.learn else None
     current = head if head is not None and (wanted is None or _knows(head, wanted)) else None

@@ -539,6 +539,11 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
+def leave_a_core() -> None:
+    """Compute on all cores but the head's, as the features' thread does; see `Bench.carry_out`."""
+    use_threads(max(_THREADS - 1, 1))
+
+
 def load(name: str, device: str, interrupt: Callable[..., None]) -> Backbone:
     """Load a backbone by name or folder; `interrupt` is called between its modules and may raise."""
     backbone = load_backbone(find_backbone(name), device=pick_device(device))

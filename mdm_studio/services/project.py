@@ -1,18 +1,30 @@
-"""A project on disk: classes, settings, the images that were labelled, and their strokes.
+"""A project on disk: classes, settings, the images, and their strokes; a folder that anyone can read.
 
 ::
 
     FOLDER/
-      project.json           version, classes, settings, images, view
-      labels/KEY.zarr        strokes of the image KEY, see `mdm_studio.io.label_store`
-      classifier.mdm         the fitted classifier, once there is one
-      .lock                  while it is open
+      project.json                  version, classes, settings, images, ranking, view
+      labels/NAME-KEY.ome.zarr/     strokes of the image KEY, an OME-Zarr label image; see `mdm_studio.io.label_store`
+      classifier.mdm                the fitted classifier, once there is one
+      .lock                         while it is open
 
-Labels are found by the key of their image, so that strokes outlive a lost ``project.json``.
+``project.json``, version 2 (`mdm_studio.services.project_migrations` mends older ones)::
+
+    "classes"   [{"value", "name", "color"}, ...] in the order in which they are shown
+    "settings"  backbone, blocks, timesteps, ...: what makes the prediction
+    "images"    by key: "name"; "path", from the project's folder (null if there is no way), and "absolute", where the file was
+                when it was saved, so that project and images may move together or apart; "stack_shape", "shape", "dtype" of
+                an image that was opened once (0 x 0 before); "pixel_size", "unit"; "channels" that are read ([]: the usual
+                ones); "painted" pixels; "reviewed"; "uncertainty" and "shares" (class value: share) of the ranking "ranked"
+    "ranking"   which ranking is the newest, and what it rests on
+    "view"      whatever a window wants to find again
+
+Labels are found by the key of their image, so that strokes outlive a lost ``project.json``. Images stay where they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,10 +45,12 @@ from mdm_studio.errors import ProjectError
 from mdm_studio.io.atomic import UNFINISHED_SUFFIX, output_error, replacing, write_text
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.folder_lock import LOCK_FILE, FolderLock
-from mdm_studio.io.label_store import StoredLabels
+from mdm_studio.io.label_store import LEVEL, SUFFIX, StoredLabels, label_image
+from mdm_studio.services.project_migrations import folder_name, migrate, move_labels
 
-VERSION = 1
+VERSION = 2
 _PROJECT, _LABELS, _CLASSIFIER, _DAMAGED = "project.json", "labels", "classifier.mdm", "project.damaged.json"
+_BACKUP = "project.v{}.json"
 
 
 @dataclass(frozen=True)
@@ -50,16 +64,34 @@ class ImageFacts:
     source : str or None
         Path of its file.
     stack_shape, shape : tuple of int, (int, int)
-        Lengths of the stack axes, and height and width of a plane.
+        Lengths of the stack axes, and height and width of a plane; (0, 0) of an image that was never opened.
     dtype : str
         NumPy's name of the type of its pixels.
+    pixel_size, unit : (float, float), str
+        Height and width of a pixel, and the unit as OME-Zarr spells it; empty if it is not known.
+    channels : tuple of int
+        Those that are read; empty leaves it to `mdm_studio.io.array_planes.usual_channels`.
+    painted : int
+        Labelled pixels when it was saved.
+    reviewed : bool
+        Somebody has found it well.
+    uncertainty, shares : float or None, mapping of int to float
+        Of the ranking number `ranked`, which is 0 where nothing was predicted yet; see `mdm_studio.services.ranking`.
     """
 
     name: str
     source: str | None
-    stack_shape: tuple[int, ...]
-    shape: tuple[int, int]
-    dtype: str
+    stack_shape: tuple[int, ...] = ()
+    shape: tuple[int, int] = (0, 0)
+    dtype: str = ""
+    pixel_size: tuple[float, float] = (1.0, 1.0)
+    unit: str = ""
+    channels: tuple[int, ...] = ()
+    painted: int = 0
+    reviewed: bool = False
+    uncertainty: float | None = None
+    shares: Mapping[int, float] = field(default_factory=dict)
+    ranked: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,21 +108,45 @@ class ProjectState:
         By their keys, see `image_key`.
     view : mapping
         Whatever a window wants to find again; JSON values.
+    ranking : mapping
+        Which ranking is the newest, and what it rests on; JSON values.
     """
 
     classes: tuple[LabelClass, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, ImageFacts] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
+    ranking: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """The text of ``project.json``; TypeError for values that JSON does not have."""
+    def to_json(self, folder: Path | None = None) -> str:
+        """The text of ``project.json``; TypeError for values that JSON does not have.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            Where it will lie; paths are told from there, too.
+        """
+        images = {key: _image_to_json(facts, folder) for key, facts in self.images.items()}
+        # an image a line, so that people find their way in it, and several hundred are written within milliseconds
+        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(image)}" for key, image in images.items())
         # ASCII, because the path of a file may hold bytes that are no text, which UTF-8 refuses
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
+        rest = {name: json.dumps(value, indent=2).replace("\n", "\n  ") for name, value in self._rest().items()}
+        rest["images"] = f"{{\n{lines}\n  }}" if lines else "{}"
+        return "{\n" + ",\n".join(f"  {json.dumps(name)}: {text}" for name, text in rest.items()) + "\n}\n"
+
+    def _rest(self) -> dict[str, Any]:
+        classes = [asdict(each) for each in self.classes]
+        others = {name: dict(getattr(self, name)) for name in ("settings", "ranking", "view")}
+        return {"version": VERSION, "classes": classes, **others}
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The state in the text of a ``project.json``.
+    def from_json(cls, text: str, folder: Path | None = None) -> Self:
+        """The state in the text of a ``project.json``, of this version or an earlier one.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            Where it lies: images that are where the path from there leads are taken from there.
 
         Raises
         ------
@@ -100,17 +156,63 @@ class ProjectState:
             If it belongs to a newer program, or to another one.
         """
         facts = json.loads(text)
-        version = facts.get("version") if isinstance(facts, dict) else None
-        if not isinstance(version, int):
-            raise ProjectError("it is no project of MDM Studio: choose another folder")
-        if version > VERSION:
-            raise ProjectError(f"it has version {version} and this program reads up to {VERSION}: update MDM Studio")
-        images = {
-            key: ImageFacts(**facts | {"stack_shape": tuple(facts["stack_shape"]), "shape": tuple(facts["shape"])})
-            for key, facts in facts["images"].items()
-        }
+        facts = migrate(facts, checked_version(facts))
+        places = _Places(folder)
+        images = {key: _image_from_json(image, places) for key, image in facts["images"].items()}
         classes = tuple(LabelClass(**each) for each in facts["classes"])
-        return cls(classes, dict(facts["settings"]), images, dict(facts["view"]))
+        return cls(classes, dict(facts["settings"]), images, dict(facts["view"]), dict(facts["ranking"]))
+
+
+def checked_version(facts: Any) -> int:
+    """Version of what a ``project.json`` holds.
+
+    Raises
+    ------
+    ProjectError
+        If it belongs to a newer program, or to another one.
+    """
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ProjectError("it is no project of MDM Studio: choose another folder")
+    if version > VERSION:
+        raise ProjectError(f"it has version {version} and this program reads up to {VERSION}: update MDM Studio")
+    return version
+
+
+class _Places:
+    """Where images are: along the path from the project or, if nothing is there, where they were. One look a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._near: dict[tuple[str, str], bool] = {}
+
+    def find(self, path: str | None, absolute: str | None) -> str | None:
+        if self._folder is None or path is None or absolute is None:
+            return absolute
+        near = os.path.normpath(os.path.join(self._folder, path))
+        folders = (os.path.dirname(near), os.path.dirname(absolute))
+        if folders not in self._near:  # the first image of a folder tells of the others
+            self._near[folders] = near != absolute and os.path.exists(near)
+        return near if self._near[folders] else absolute
+
+
+def _image_to_json(facts: ImageFacts, folder: Path | None) -> dict[str, Any]:
+    path = None
+    if folder is not None and facts.source is not None and os.path.isabs(facts.source):
+        with contextlib.suppress(ValueError):  # another drive of Windows
+            path = Path(os.path.relpath(facts.source, folder)).as_posix()
+    values = asdict(facts)
+    del values["name"], values["source"]
+    return {"name": facts.name, "path": path, "absolute": facts.source, **values}
+
+
+def _image_from_json(image: Mapping[str, Any], places: _Places) -> ImageFacts:
+    values = dict(image)
+    values["source"] = places.find(values.pop("path"), values.pop("absolute"))
+    values |= {name: tuple(values[name]) for name in ("stack_shape", "shape", "pixel_size", "channels") if name in values}
+    if "shares" in values:
+        values["shares"] = {int(value): share for value, share in values["shares"].items()}
+    return ImageFacts(**values)
 
 
 class Project:
@@ -132,6 +234,7 @@ class Project:
         self._lock = lock
         self._warnings: list[str] = []
         self._labels: dict[str, StoredLabels] = {}
+        self._folders: dict[str, Path] = {}  # of labels on disk, by key
         self._saving = threading.Lock()  # of the state, and of the list of labels
 
     @classmethod
@@ -182,8 +285,11 @@ class Project:
             If it cannot be written.
         """
         with self._saving:
-            write_text(self.folder / _PROJECT, state.to_json())
-            self.state = state
+            write_text(self.folder / _PROJECT, state.to_json(self.folder))
+            old, self.state = self.state, state
+            if old.classes != state.classes:  # other programs are to see the colours as they are now
+                for key, labels in self._labels.items():
+                    self._describe(key, labels)
 
     def open_labels(self, key: str, facts: ImageFacts) -> StoredLabels:
         """The strokes of an image, as they were left; opened once, the same object ever after.
@@ -196,9 +302,22 @@ class Project:
         with self._saving:
             labels = self._labels.get(key)
             if labels is None or (labels.stack_shape, labels.shape) != (tuple(facts.stack_shape), tuple(facts.shape)):
-                folder = self.folder / _LABELS / f"{_checked(key)}.zarr"
-                labels = self._labels[key] = StoredLabels(folder, facts.stack_shape, facts.shape)
+                new = self.folder / _LABELS / folder_name(facts.name, _checked_image(key))
+                folder = self._folders.get(key, new)
+                labels = StoredLabels(folder, facts.stack_shape, facts.shape)
+                self._labels[key], self._folders[key] = labels, folder
+            self._describe(key, labels, facts)
             return labels
+
+    def labelled(self) -> tuple[str, ...]:
+        """Keys of the images of which there are labels on disk."""
+        return tuple(key for key, folder in self._folders.items() if any((folder / LEVEL / "c").glob("*/*")))
+
+    def _describe(self, key: str, labels: StoredLabels, facts: ImageFacts | None = None) -> None:
+        known = facts or self.state.images.get(key)
+        if known is not None:
+            about = (known.name, self.state.classes, labels.stack_shape, known.pixel_size, known.unit)
+            labels.describe(label_image(*about))
 
     def labels(self, key: str) -> StoredLabels:
         """The strokes that `open_labels` opened; KeyError if it did not."""
@@ -224,7 +343,7 @@ class Project:
         left_out = shutil.ignore_patterns(LOCK_FILE, "*.partial", f"*{UNFINISHED_SUFFIX}", _PROJECT)
         with replacing(folder) as unfinished:
             shutil.copytree(self.folder, unfinished, ignore=left_out, copy_function=_copy_if_there)
-            write_text(unfinished / _PROJECT, self.state.to_json())
+            write_text(unfinished / _PROJECT, self.state.to_json(folder))
 
     def close(self) -> None:
         """Let other processes open it; a recovery project into which nothing was saved leaves no folder."""
@@ -240,8 +359,11 @@ class Project:
 
     def _read(self) -> None:
         path = self.folder / _PROJECT
+        text = version = None
         try:
-            self.state = ProjectState.from_json(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
+            version = checked_version(json.loads(text))
+            self.state = ProjectState.from_json(text, self.folder)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -249,14 +371,31 @@ class Project:
         except ProjectError as error:
             raise ProjectError(f"cannot open {path}: {error}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            try:
-                os.replace(path, self.folder / _DAMAGED)  # kept for whoever wants to mend it
-            except OSError as refused:
-                raise output_error(path, refused) from refused
-            self._warnings.append(
-                f"{path} is damaged ({type(error).__name__}: {error}): it was set aside as {_DAMAGED}; classes and settings "
-                "start anew, strokes are kept"
-            )
+            self._set_aside(path, error)
+            version = None
+        move_labels(self.folder / _LABELS, {key: facts.name for key, facts in self.state.images.items()})
+        if text is not None and version is not None:
+            self._renew(text, version)
+        for folder in (self.folder / _LABELS).glob(f"*{SUFFIX}"):
+            self._folders[folder.name.removesuffix(SUFFIX).rpartition("-")[2]] = folder
+
+    def _renew(self, text: str, version: int) -> None:
+        """Write a project of an earlier version as one of this; what it was is kept until that is done."""
+        if version < VERSION:
+            write_text(self.folder / _BACKUP.format(version), text)
+            self.save_state(self.state)
+        for older in range(1, VERSION):
+            (self.folder / _BACKUP.format(older)).unlink(missing_ok=True)
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        try:
+            os.replace(path, self.folder / _DAMAGED)  # kept for whoever wants to mend it
+        except OSError as refused:
+            raise output_error(path, refused) from refused
+        self._warnings.append(
+            f"{path} is damaged ({type(error).__name__}: {error}): it was set aside as {_DAMAGED}; classes and settings "
+            "start anew, strokes are kept"
+        )
 
 
 def image_key(facts: ImageFacts, sample: Pixels) -> str:
@@ -279,7 +418,13 @@ def image_key(facts: ImageFacts, sample: Pixels) -> str:
 def _checked(key: str) -> str:
     """`key`, if it is a plain file name; a project file from elsewhere must not lead out of its folder."""
     if not re.fullmatch("[A-Za-z0-9_-]{1,100}", key):
-        raise ProjectError(f"{key!r} is no key of an image: letters, digits, - and _ are wanted")
+        raise ProjectError(f"{key!r} is no key of a project: letters, digits, - and _ are wanted")
+    return key
+
+
+def _checked_image(key: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_]{1,100}", key):  # no -, which ends the name that goes before it
+        raise ProjectError(f"{key!r} is no key of an image: letters, digits and _ are wanted")
     return key
 
 
@@ -287,7 +432,7 @@ def _refuse_strangers(folder: Path) -> None:
     """Make sure that a folder of the user's own files does not become a project by mistake."""
     if not folder.is_dir() or (folder / _PROJECT).exists():
         return
-    ours = {_LABELS, _CLASSIFIER, _DAMAGED}
+    ours = {_LABELS, _CLASSIFIER, _DAMAGED, *map(_BACKUP.format, range(1, VERSION))}
     try:
         other = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
     except OSError as error:

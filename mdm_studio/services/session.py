@@ -10,7 +10,7 @@ Signals are emitted from those threads; a front end brings them to its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,8 @@ class Session(ClassEditing):
 
     Attributes
     ----------
+    keeper : Keeper or None
+        Keeps it on disk.
     status_changed, settings_changed, classes_changed : Signal
         With the new `Status`, `LiveSettings`, tuple of `LabelClass`.
     picture_changed : Signal
@@ -79,11 +81,11 @@ class Session(ClassEditing):
         keep: Literal["nothing", "automatic"] | Path = "nothing",
     ) -> None:
         super().__init__(cache, memory, settings or LiveSettings(), live)
-        self._keeper: Keeper | None = None
+        self.keeper: Keeper | None = None
         if keep != "nothing":
             folder = keep if isinstance(keep, Path) else None
-            self._keeper = Keeper(folder, self.failed.emit, lambda: self.noticed.emit("everything is saved again"))
-            self.labels_absorbed.connect(self._keeper.mark)
+            self.keeper = Keeper(folder, self.strokes, self.failed.emit, lambda: self.noticed.emit("everything is saved again"))
+            self.labels_absorbed.connect(self.keeper.mark)
             self.classes_changed.connect(self._keep_state)
             self.settings_changed.connect(self._keep_state)
         self._send("features", self._load_backbone)
@@ -126,12 +128,16 @@ class Session(ClassEditing):
             self._views = {plane: view for plane, view in self._views.items() if plane.image != key}
 
         def errand() -> None:
-            if self._keeper is not None:
-                self._keeper.forget(key)
+            if self.keeper is not None:
+                self.keeper.forget(key)
             self.strokes.forget(key)
             self._drop_features(key)
 
         self._send("head", errand)
+
+    def after_strokes(self, callback: Callable[[], None]) -> None:
+        """Call back, on a thread of the session's, when everything that was painted so far is taken over."""
+        self._send("head", callback)
 
     def labels_changed(self, key: str, plane: Sequence[int], rows: slice, cols: slice) -> None:
         """Strokes were painted or erased in a region of a plane."""
@@ -139,8 +145,8 @@ class Session(ClassEditing):
         if image is not None:
             self._stroke_at, self._paused = time.perf_counter(), False
             window, number = block_window(rows, cols, image.source.height, image.source.width), image.number(plane)
-            if self._keeper is not None:  # at once: a window that closes now waits for what is marked, not for what is learnt
-                self._keeper.mark(key, number, window)
+            if self.keeper is not None:  # at once: a window that closes now waits for what is marked, not for what is learnt
+                self.keeper.mark(key, number, window)
             self._send("head", lambda: self._absorb(image, number, window))
 
     def view_moved(self, views: Mapping[tuple[str, tuple[int, ...]], View]) -> None:
@@ -270,11 +276,11 @@ class Session(ClassEditing):
 
     def unsaved(self) -> str | None:
         """What is not on disk, in words, after trying once more; None if everything is. It may take the time of a write."""
-        return self._keeper.unsaved() if self._keeper else None
+        return self.keeper.unsaved() if self.keeper else None
 
     def save_project_as(self, folder: Path) -> None:
         """Copy the project into a new folder and go on there; the outcome comes by `noticed` or `failed`."""
-        keeper = self._keeper
+        keeper = self.keeper
         if keeper is None:
             raise ProjectError("this session keeps nothing on disk; open it with a project")
 
@@ -292,8 +298,8 @@ class Session(ClassEditing):
             for errands in self._errands.values():
                 errands.clear()
         ended = self._crew.close(timeout)
-        if self._keeper is not None:
-            self._keeper.close()
+        if self.keeper is not None:
+            self.keeper.close()
         return ended
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
@@ -306,13 +312,13 @@ class Session(ClassEditing):
                 self._error = ""
 
     def _keep_state(self, *_: object) -> None:
-        if self._keeper is not None:
-            self._keeper.mark_state(self.classes, self.settings)
+        if self.keeper is not None:
+            self.keeper.mark_state(self.classes, self.settings)
 
     def _bring_back(self, image: LiveImage) -> None:
-        if self._keeper is None:
+        if self.keeper is None:
             return
-        restored, chunks = self._keeper.opened(image)
+        restored, chunks = self.keeper.opened(image)
         for plane, window, labels in chunks:
             image.write_labels(plane, window, labels)
         if restored is not None and restored.classes:
@@ -321,6 +327,7 @@ class Session(ClassEditing):
             self.choose(**restored.settings)
         if chunks:
             self.labels_rewritten.emit(image.key)
+        if chunks and self.keeper.automatic:  # of a project that was opened by its name nobody wonders
             count = sum(int(np.count_nonzero(labels)) for *_, labels in chunks)
             self.noticed.emit(f"{count:,} painted pixels of {image.source.name} were restored")
         self._keep_state()

@@ -51,6 +51,7 @@ class StrokeIndex:
     def __init__(self) -> None:
         self.generation = 0
         self._blocks: dict[Block, Painted] = {}
+        self._of_images: Counter[str] = Counter()
 
     def update(self, plane: PlaneKey, window: Window, labels: NDArray[np.unsignedinteger[Any]]) -> bool:
         """Take over the labels of a window, whose corner is a block's; whether anything was different.
@@ -72,7 +73,7 @@ class StrokeIndex:
             block = Block(plane, window.top // BLOCK + number // across, window.left // BLOCK + number % across)
             chosen = found.get(number)
             if chosen is None:
-                changed |= self._blocks.pop(block, None) is not None
+                changed |= self._drop(block)
                 continue
             changed |= self._put(block, rows[chosen] + window.top, cols[chosen] + window.left, values[chosen])
         self.generation += changed
@@ -85,14 +86,25 @@ class StrokeIndex:
         classes, numbers = np.unique(values, return_counts=True)
         counts = dict(zip(classes.tolist(), numbers.tolist(), strict=True))
         self._blocks[block] = Painted(self.generation + 1, counts, rows, cols, values)
+        self._of_images[block.plane.image] += len(rows) - (len(old.rows) if old else 0)
         return True
+
+    def _drop(self, block: Block) -> bool:
+        old = self._blocks.pop(block, None)
+        if old is not None:
+            self._of_images[block.plane.image] -= len(old.rows)
+        return old is not None
 
     def forget(self, image: str) -> None:
         """Drop an image."""
         gone = [block for block in self._blocks if block.plane.image == image]
         for block in gone:
-            del self._blocks[block]
+            self._drop(block)
         self.generation += bool(gone)
+
+    def painted_in(self, image: str) -> int:
+        """Painted pixels of an image."""
+        return self._of_images[image]
 
     def __iter__(self) -> Iterator[tuple[Block, Painted]]:
         return iter(list(self._blocks.items()))

@@ -59,7 +59,7 @@ def suggest(
         for place, part in _windows(window, uncertainty):
             if (tile.plane, place) in done:
                 continue
-            doubtful = _top_tenth(part)
+            doubtful = top_tenth(part)
             away = _distance(tile.plane, place, near)
             worth = doubtful * (1 + min(away / _FAR, 1.0)) if away is not None else doubtful * 2 * _OTHER_IMAGE
             if best is None or worth > best[0]:
@@ -67,7 +67,8 @@ def suggest(
     return best[1] if best else None
 
 
-def _top_tenth(values: NDArray[np.float32]) -> float:
+def top_tenth(values: NDArray[np.float32]) -> float:
+    """Mean of the highest tenth: how images are ranked by their uncertainty."""
     ordered = np.sort(values, axis=None)
     return float(ordered[-max(len(ordered) // 10, 1) :].mean())
 

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from zarr.storage import _local
 
 from mdm_studio.errors import OutputError, ProjectError
-from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching
+from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching, label_image
 
 ALL = slice(None)
 rectangles = st.tuples(*(st.integers(0, 1300) for _ in range(4)), st.integers(0, 255))
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.glob("c/**/*") if path.is_file())
+    return sorted(path.relative_to(folder / "0").as_posix() for path in folder.glob("0/c/**/*") if path.is_file())
 
 
 def paint(store, index, rows, cols, value):
@@ -29,7 +30,7 @@ def paint(store, index, rows, cols, value):
 @settings(max_examples=25, deadline=None)
 @given(strokes=st.lists(st.tuples(st.integers(0, 1), rectangles), max_size=5), stacked=st.booleans())
 def test_random_rectangles_come_back(tmp_path_factory, strokes, stacked):
-    folder = tmp_path_factory.mktemp("labels") / "a.zarr"
+    folder = tmp_path_factory.mktemp("labels") / "a.ome.zarr"
     shape = (1100, 1300)
     expected = np.zeros((2, *shape), np.uint8)
     store = StoredLabels(folder, (2,) if stacked else (), shape)
@@ -61,37 +62,37 @@ def test_chunks_are_those_that_a_region_touches():
 
 
 def test_only_painted_chunks_exist_and_others_are_plain_zarr(tmp_path):
-    store = StoredLabels(tmp_path / "a.zarr", (2, 3), (16_384, 16_384))
-    assert not (tmp_path / "a.zarr").exists()
+    store = StoredLabels(tmp_path / "a.ome.zarr", (2, 3), (16_384, 16_384))
+    assert not (tmp_path / "a.ome.zarr").exists()
     assert list(store.painted_chunks()) == []
     paint(store, (1, 2), slice(600, 610), slice(16_000, 16_384), 3)
-    assert files(tmp_path / "a.zarr") == ["c/1/2/1/31"]
+    assert files(tmp_path / "a.ome.zarr") == ["c/1/2/1/31"]
     assert list(store.painted_chunks()) == [((1, 2), slice(512, 1024), slice(15_872, 16_384))]
-    array = zarr.open_array(tmp_path / "a.zarr", mode="r")
+    array = zarr.open_array(tmp_path / "a.ome.zarr" / "0", mode="r")
     assert (array.shape, array.chunks, array.dtype) == ((2, 3, 16_384, 16_384), (1, 1, 512, 512), np.uint8)
     assert array[1, 2, 600, 16_000] == 3
     paint(store, (1, 2), slice(512, 1024), slice(15_000, 16_384), 0)
-    assert files(tmp_path / "a.zarr") == []
+    assert files(tmp_path / "a.ome.zarr") == []
 
 
 def test_a_large_array_is_restored_in_time_for_its_painted_chunks(tmp_path):
-    store = StoredLabels(tmp_path / "a.zarr", (100,), (16_384, 16_384))
+    store = StoredLabels(tmp_path / "a.ome.zarr", (100,), (16_384, 16_384))
     for k in range(5):
         paint(store, (20 * k,), slice(1000 * k, 1000 * k + 9), slice(3000, 3010), 1)
     start = time.perf_counter()
-    opened = StoredLabels(tmp_path / "a.zarr", (100,), (16_384, 16_384))
+    opened = StoredLabels(tmp_path / "a.ome.zarr", (100,), (16_384, 16_384))
     assert sum(opened.read(*place).sum() for place in opened.painted_chunks()) == 5 * 90
     assert time.perf_counter() - start < 2  # 102,400 chunks would take minutes
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])
 def test_a_damaged_chunk_is_named_and_the_others_stay(tmp_path, damage):
-    store = StoredLabels(tmp_path / "a.zarr", (), (1024, 1024))
+    store = StoredLabels(tmp_path / "a.ome.zarr", (), (1024, 1024))
     noise = np.random.default_rng(0).integers(0, 3, (1024, 1024), np.uint8)
     store.write((), ALL, ALL, noise)
-    chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
+    chunk = tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "1"
     chunk.write_bytes(damage(chunk.read_bytes()))
-    opened = StoredLabels(tmp_path / "a.zarr", (), (1024, 1024))
+    opened = StoredLabels(tmp_path / "a.ome.zarr", (), (1024, 1024))
     for _ in range(2):
         found = opened.read((), ALL, ALL)
         assert not found[:512, 512:].any()
@@ -105,18 +106,18 @@ def test_a_damaged_chunk_is_named_and_the_others_stay(tmp_path, damage):
 
 @pytest.mark.parametrize("damage", ["{", "", "[]", '{"zarr_format": 3}', None])
 def test_a_damaged_description_costs_no_strokes(tmp_path, damage):
-    store = StoredLabels(tmp_path / "a.zarr", (2,), (600, 700))
+    store = StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700))
     paint(store, (1,), slice(0, 600), slice(0, 700), 5)
-    path = tmp_path / "a.zarr" / "zarr.json"
+    path = tmp_path / "a.ome.zarr" / "0" / "zarr.json"
     path.unlink() if damage is None else path.write_text(damage)
-    opened = StoredLabels(tmp_path / "a.zarr", (2,), (600, 700))
+    opened = StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700))
     assert (opened.read((1,), ALL, ALL) == 5).all()
     assert len(opened.damaged) == (damage is not None)
-    assert (StoredLabels(tmp_path / "a.zarr", (2,), (600, 700)).read((1,), ALL, ALL) == 5).all()
+    assert (StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700)).read((1,), ALL, ALL) == 5).all()
 
 
 def test_a_bad_sector_is_damage_and_a_lost_drive_is_not(tmp_path, monkeypatch):
-    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    store = StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100))
     paint(store, (), slice(0, 5), slice(0, 5), 1)
 
     def fail(code):
@@ -134,14 +135,14 @@ def test_a_bad_sector_is_damage_and_a_lost_drive_is_not(tmp_path, monkeypatch):
 
 
 def test_labels_of_another_shape_are_refused(tmp_path):
-    paint(StoredLabels(tmp_path / "a.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    paint(StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
     with pytest.raises(ProjectError, match=r"\(100, 100\).*\(100, 101\)"):
-        StoredLabels(tmp_path / "a.zarr", (), (100, 101))
+        StoredLabels(tmp_path / "a.ome.zarr", (), (100, 101))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_a_full_disk_leaves_the_old_chunk(tmp_path, monkeypatch, code):
-    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    store = StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100))
     paint(store, (), slice(0, 5), slice(0, 5), 1)
 
     def fail(*options, **more):
@@ -152,17 +153,17 @@ def test_a_full_disk_leaves_the_old_chunk(tmp_path, monkeypatch, code):
         with pytest.raises(OutputError, match=r"full|read-only"):
             paint(store, (), slice(0, 5), slice(0, 5), 2)
         with pytest.raises(OutputError, match=r"full|read-only"):
-            paint(StoredLabels(tmp_path / "b.zarr", (), (9, 9)), (), slice(0, 5), slice(0, 5), 2)
+            paint(StoredLabels(tmp_path / "b.ome.zarr", (), (9, 9)), (), slice(0, 5), slice(0, 5), 2)
     assert (store.read((), slice(0, 5), slice(0, 5)) == 1).all()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    paint(StoredLabels(tmp_path / "a.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
-    (tmp_path / "a.zarr" / "c" / "0" / "0.1234.partial").touch()
-    (tmp_path / "a.zarr" / "c" / "0" / "9").touch()  # a stray file outside the plane
-    store = StoredLabels(tmp_path / "a.zarr", (), (100, 100))
+    paint(StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    (tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "0.1234.partial").touch()
+    (tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "9").touch()  # a stray file outside the plane
+    store = StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100))
     assert len(list(store.painted_chunks())) == 1
-    assert files(tmp_path / "a.zarr") == ["c/0/0", "c/0/9"]
+    assert files(tmp_path / "a.ome.zarr") == ["c/0/0", "c/0/9"]
 
 
 @pytest.mark.parametrize(
@@ -171,4 +172,45 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 )
 def test_blocks_that_do_not_fit_are_refused(tmp_path, index, block):
     with pytest.raises(ValueError, match=r"fit|no plane"):
-        StoredLabels(tmp_path / "a.zarr", (), (100, 100)).write(index, slice(0, 5), slice(0, 5), block)
+        StoredLabels(tmp_path / "a.ome.zarr", (), (100, 100)).write(index, slice(0, 5), slice(0, 5), block)
+
+
+CLASSES = (LabelClass(1, "ground", "#e69f00"), LabelClass(7, "Zellkern", "#000001"))
+
+
+@pytest.mark.parametrize("stack", [(), (2,), (3, 2), (2, 2, 2)])
+def test_the_folder_is_an_ome_zarr_label_image(tmp_path, stack):
+    from ome_zarr_models.v05.image_label import ImageLabel
+
+    folder = tmp_path / "labels" / "cells.ome.zarr"
+    store = StoredLabels(folder, stack, (60, 50))
+    store.describe(label_image("cells", CLASSES, stack, (0.5, 0.25), "micrometer"))
+    assert not folder.exists()
+    index = tuple(n - 1 for n in stack)
+    paint(store, index, slice(5, 7), slice(5, 9), 7)
+    found = ImageLabel.from_zarr(zarr.open_group(folder, mode="r"))
+    assert [color.label_value for color in found.ome_attributes.image_label.colors] == [1, 7]
+    assert found.ome_attributes.multiscales[0].axes[-1].unit == "micrometer"
+    store.describe(label_image("cells", CLASSES[:1], stack))
+    assert '"Zellkern"' not in (folder / "zarr.json").read_text()
+    (folder / "zarr.json").unlink()
+    again = StoredLabels(folder, stack, (60, 50))
+    again.describe(label_image("cells", (), stack))
+    assert ImageLabel.from_zarr(zarr.open_group(folder, mode="r")).ome_attributes.image_label.colors is None
+    assert again.read(index, ALL, ALL).sum() == 2 * 4 * 7
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_napari_shows_the_classes_in_their_colours(tmp_path, capsys):
+    from napari_ome_zarr import napari_get_reader
+
+    store = StoredLabels(tmp_path / "project" / "labels" / "cells.ome.zarr", (2,), (600, 700))
+    store.describe(label_image("cells", CLASSES, (2,), (0.5, 0.25), "micrometer"))
+    paint(store, (1,), slice(5, 7), slice(600, 604), 7)
+    ((levels, options, kind),) = napari_get_reader(str(store.folder))()
+    assert (kind, len(levels), levels[0].shape) == ("labels", 1, (2, 600, 700))
+    assert np.asarray(levels[0]).sum() == 2 * 4 * 7
+    assert options["colormap"][7] == [0, 0, 1 / 255, 1]
+    assert options["properties"]["class"] == ["ground", "Zellkern"]
+    assert (options["scale"], options["axis_labels"]) == ([1, 0.5, 0.25], ("z", "y", "x"))
+    capsys.readouterr()

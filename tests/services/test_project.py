@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,14 +40,27 @@ values = st.recursive(
 )
 tables = st.dictionaries(texts, values, max_size=3)
 sizes = st.integers(1, 10**6)
+shares = st.floats(0, 1)
 facts = st.builds(
-    ImageFacts, texts, st.none() | texts, st.lists(sizes, max_size=3).map(tuple), st.tuples(sizes, sizes), st.just("uint8")
+    ImageFacts,
+    texts,
+    st.none() | texts,
+    st.lists(sizes, max_size=3).map(tuple),
+    st.tuples(sizes, sizes),
+    st.just("uint8"),
+    channels=st.lists(st.integers(0, 9), max_size=2).map(tuple),
+    painted=st.integers(0),
+    reviewed=st.booleans(),
+    uncertainty=st.none() | st.floats(0, 9),
+    shares=st.dictionaries(st.integers(1, 255), shares, max_size=3),
+    ranked=st.integers(0),
 )
 states = st.builds(
     ProjectState,
     st.lists(st.builds(LabelClass, st.integers(1, 255), texts, st.just("#aabbcc")), max_size=4).map(tuple),
     tables,
     st.dictionaries(st.from_regex("[0-9a-f]{16}", fullmatch=True), facts, max_size=3),
+    tables,
     tables,
 )
 
@@ -59,6 +73,7 @@ def names(folder):
 @given(state=states)
 def test_any_state_comes_back(state):
     assert ProjectState.from_json(state.to_json()) == state
+    assert ProjectState.from_json(state.to_json(Path("/data/project")), Path("/data/project")) == state
 
 
 def test_a_file_name_that_is_no_text(tmp_path):
@@ -116,9 +131,9 @@ def test_a_key_stays_in_its_folder(tmp_path, key):
 
 
 def test_a_newer_version_is_refused_and_stays(tmp_path):
-    text = json.dumps({"version": 2, "novelty": True})
+    text = json.dumps({"version": 3, "novelty": True})
     (tmp_path / "project.json").write_text(text)
-    with pytest.raises(ProjectError, match=r"project\.json.*version 2.*up to 1.*update"):
+    with pytest.raises(ProjectError, match=r"project\.json.*version 3.*up to 2.*update"):
         Project.open(tmp_path)
     assert (names(tmp_path), (tmp_path / "project.json").read_text()) == (["project.json"], text)
 
@@ -159,7 +174,7 @@ def test_a_damaged_state_is_set_aside_and_the_strokes_are_kept(tmp_path, damage)
 def test_damaged_labels_are_named(tmp_path):
     with Project.open(tmp_path / "a") as project:
         project.open_labels("ab12", FACTS).write((0,), ALL, ALL, np.ones((600, 700), np.uint8))
-        (tmp_path / "a" / "labels" / "ab12.zarr" / "c" / "0" / "0" / "1").write_bytes(b"")
+        (tmp_path / "a" / "labels" / "cells-ab12.ome.zarr" / "0" / "c" / "0" / "0" / "1").write_bytes(b"")
         assert project.labels("ab12").read((0,), ALL, ALL).sum() == 600 * 700 - 512 * 188
         assert len(project.warnings) == 1
 
