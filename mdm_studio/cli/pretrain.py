@@ -7,30 +7,38 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, parse_scales, print_json, progress_bar, say
-from mdm_studio.errors import JobError, UsageError
+from mdm_studio.cli.jobs import say_started
+from mdm_studio.errors import JobError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from mdm_studio.io.job_folder import JobFolder
-    from mdm_studio.services.pretraining import Progress
+    from mdm_studio.services.jobs.states import JobReport
+    from mdm_studio.services.pretraining import Job
 
 _LAUNCH_SECONDS = 120  # a survey of some thousand images takes less
 
 
 def pretrain(
     images: Images,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the job; its `backbone/` is the result.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the job; its `backbone/` is the result.", show_default=False)
+    ] = None,
     recipe: Annotated[str, typer.Option(help="What is hidden and how the loss is taken.")] = "mdm",
     size: Annotated[str, typer.Option(help="small, base, mdm-192 or adm-256.")] = "small",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.", show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the job in --out.")] = False,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Start it in the background; without --out its backbone joins the user's backbones."),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the backbone. Default: the folder's.", show_default=False)] = None,
     crop: Annotated[int, typer.Option(min=16, help="Side of the random crops in pixels.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 16,
@@ -59,42 +67,49 @@ def pretrain(
 ) -> None:
     """Train a backbone on a folder of unlabelled images.
 
-    Ctrl-C saves and stops; `--resume` goes on exactly where it stopped, also after a crash.
+    Ctrl-C saves and stops; `--resume` goes on exactly where it stopped, also after a crash. With `--background` the command
+    returns at once with the job's ID, and `mdm-studio jobs` shows and steers it.
 
     Example: `mdm-studio pretrain images/ --out my-backbone --minutes 60`
     """
     from mdm_studio.io.job_folder import JobFolder
 
+    if out is None and (resume or not background):
+        raise UsageError("where shall the job be? Give --out DIR (with --background alone it goes among the user's jobs)")
+    if resume and out is not None:
+        _go_on(JobFolder(out), steps, minutes, background, json_)
+        return
+    if intensity not in ("percentile", "range"):
+        raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
+    config = {
+        "crop": crop, "batch": batch, "lr": lr, "seed": seed, "precision": precision,
+        "device": device, "compile": compile_, "intensity": intensity,
+        "scales": parse_scales(scales), "jitter": jitter,
+    }  # fmt: skip
+    job = _plan(
+        images,
+        config,
+        name=name or (out.resolve().name if out is not None else ""),
+        recipe=recipe,
+        recipe_settings={"patch": patch} if recipe == "mdm" else {},
+        size=size,
+        channels=parse_numbers(channels, "--channels"),
+        steps=steps,
+        minutes=minutes,
+        checkpoint_every=checkpoint_every,
+        start_from=start_from,
+    )
+    if out is None:
+        from mdm_studio.services.jobs.board import JobBoard
+
+        say_started(JobBoard().add("pretrain", job.to_json(), job.name), json_)
+        return
     folder = JobFolder(out)
-    if resume:
-        _extend(folder, steps, minutes)
-    else:
-        if intensity not in ("percentile", "range"):
-            raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
-        config = {
-            "crop": crop, "batch": batch, "lr": lr, "seed": seed, "precision": precision,
-            "device": device, "compile": compile_, "intensity": intensity,
-            "scales": parse_scales(scales), "jitter": jitter,
-        }  # fmt: skip
-        _create(
-            folder,
-            images,
-            config,
-            name=name or out.resolve().name,
-            recipe=recipe,
-            recipe_settings={"patch": patch} if recipe == "mdm" else {},
-            size=size,
-            channels=parse_numbers(channels, "--channels"),
-            steps=steps,
-            minutes=minutes,
-            checkpoint_every=checkpoint_every,
-            start_from=start_from,
-        )
-    last = _drive(folder)
-    _report(folder, last, json_)
+    _create(folder, job)
+    _run(folder, background, json_)
 
 
-def _create(folder: JobFolder, images: list[str], config: dict[str, Any], **settings: Any) -> None:
+def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: Any) -> Job:
     from mdm_studio.engine.pretrain import PretrainConfig
     from mdm_studio.io.images import find_images
     from mdm_studio.nn.unet import SIZES
@@ -104,33 +119,66 @@ def _create(folder: JobFolder, images: list[str], config: dict[str, Any], **sett
         raise UsageError(f"--size {settings['size']!r} is not known; choose one of {', '.join(SIZES)}")
     if config["precision"] not in ("auto", "bf16", "fp32"):
         raise UsageError(f"--precision {config['precision']!r} is not known; choose auto, bf16 or fp32")
-    job, unreadable = plan(find_images(images), config=PretrainConfig(**config), **settings)
-    if int(os.environ.get("RANK", "0")) > 0:  # of several processes (accelerate launch) the first one makes the folder
-        _await(folder)
-        return
-    for line in unreadable:
-        say(f"left out: {line}")
-    folder.create(job.to_json())
-    say(f"{len(job.images)} images; the job is in {folder.root}")
+    paths = find_images(images)
+    name = name or paths[0].resolve().parent.name or "backbone"
+    job, unreadable = plan(paths, name=name, config=PretrainConfig(**config), **settings)
+    if _first_process():
+        for line in unreadable:
+            say(f"left out: {line}")
+    return job
 
 
-def _await(folder: JobFolder) -> None:
-    """Wait for the first process to make the job's folder."""
+def _first_process() -> bool:
+    """Of several processes (accelerate launch) the first one makes the folder and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _create(folder: JobFolder, job: Job) -> None:
+    if _first_process():
+        folder.create(job.to_json() | {"created": time.time()})
+        say(f"{len(job.images)} images; the job is in {folder.root}")
+    else:
+        _await(folder, {})
+
+
+def _await(folder: JobFolder, budget: dict[str, Any]) -> None:
+    """Wait for the first process to make the job's folder, or to give it another budget."""
     deadline = time.monotonic() + _LAUNCH_SECONDS
-    while not folder.exists():
+    while not folder.exists() or not budget.items() <= folder.read_job().items():
         if time.monotonic() > deadline:
             raise JobError(f"the first process made no job in {folder.root}; its own message says why")
         time.sleep(0.1)
 
 
-def _extend(folder: JobFolder, steps: int | None, minutes: float | None) -> None:
-    """A resumed job may be given more time; everything else stays as it was."""
-    from mdm_studio.io.atomic import write_json
+def _go_on(folder: JobFolder, steps: int | None, minutes: float | None, background: bool, json_: bool) -> None:
+    """Resume a job, with another budget if one is given; everything else stays as it was."""
+    from mdm_studio.services.jobs.board import requeue
 
-    settings = folder.settings()
-    given = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
-    if given:  # the new budget replaces the old one as a whole
-        write_json(folder.job, settings | {"steps": None, "minutes": None} | given)
+    settings, extended = folder.settings(), steps is not None or minutes is not None
+    if settings.get("kind") != "pretrain":
+        raise JobError(f"the job in {folder.root} is no pretraining; go on with it by `mdm-studio jobs resume`")
+    if folder.read_status().get("state") == "done" and not extended:
+        _report(folder, None, json_)
+    elif _first_process():
+        requeue(folder, steps=steps, minutes=minutes)
+        _run(folder, background, json_)
+    else:
+        _await(folder, {"steps": steps, "minutes": minutes} if extended else {})
+        _run(folder, background, json_)
+
+
+def _run(folder: JobFolder, background: bool, json_: bool) -> None:
+    """Drive the job here, or leave it to a worker."""
+    from mdm_studio.services.jobs.board import JobBoard
+    from mdm_studio.services.jobs.places import register
+
+    if background:
+        say_started(JobBoard().start(folder), json_)
+        return
+    if _first_process():
+        with suppress(OutputError):  # on a machine without a home the job runs all the same, only no window sees it
+            register(folder.root)
+    _report(folder, _drive(folder), json_)
 
 
 @contextmanager
@@ -145,20 +193,33 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _drive(folder: JobFolder) -> Progress | None:
-    from mdm_studio.services.pretraining import run
+def _drive(folder: JobFolder) -> JobReport | None:
+    from mdm_studio.services.jobs.driver import drive
 
-    last: Progress | None = None
+    last: JobReport | None = None
+    waits = ""
     with _stoppable() as stop, progress_bar() as bar:
         task = bar.add_task("pretraining", total=1.0, note="")
-        for last in run(folder, stop=stop.is_set):
-            note = f"step {last.step.step}  loss {last.step.loss:.4f}  {last.images_per_s:.1f} images/s"
-            bar.update(task, completed=last.done, note=note)
+        for report in drive(folder, stop=stop.is_set):
+            if not report.step and report.note != waits:  # another job has the device
+                waits = report.note
+                say(f"this job {waits}; Ctrl-C leaves the queue")
+            last = report
+            bar.update(task, completed=report.done, note=_note(report))
     return last
 
 
-def _report(folder: JobFolder, last: Progress | None, json_: bool) -> None:
+def _note(report: JobReport) -> str:
+    loss = report.facts.get("loss")
+    if loss is None:
+        return report.note
+    return f"step {report.step}  loss {loss:.4f}  {report.rate or 0:.1f} images/s  {report.note}"
+
+
+def _report(folder: JobFolder, last: JobReport | None, json_: bool) -> None:
     finished = folder.backbone.is_dir() and (last is None or last.done >= 1)
+    if not _first_process():
+        return
     if finished:
         say(f"the backbone is in {folder.backbone}; use it with --backbone {folder.backbone}")
     else:
@@ -166,5 +227,5 @@ def _report(folder: JobFolder, last: Progress | None, json_: bool) -> None:
     if json_:
         values: dict[str, Any] = {"job": folder.root, "state": "done" if finished else "paused"}
         if last is not None:
-            values |= {"step": last.step.step, "loss": last.step.loss, "images_per_s": last.images_per_s}
+            values |= {"step": last.step, "loss": last.facts.get("loss"), "images_per_s": last.rate}
         print_json(values | ({"backbone": folder.backbone} if finished else {}))

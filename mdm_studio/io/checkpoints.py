@@ -6,12 +6,13 @@ The facts are JSON in the file's own header, so a checkpoint is a single file an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mdm_studio.errors import CheckpointError
-from mdm_studio.io.atomic import replacing
+from mdm_studio.io.atomic import output_error, replacing
 
 _FACTS = "mdm_studio"
 VERSION = 1
@@ -25,15 +26,20 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Any], facts: Mapping[str,
     OutputError
         If the file cannot be written (disk full, read-only folder).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     header = {_FACTS: json.dumps({"version": VERSION, **facts})}
     with replacing(path) as unfinished:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=header)
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=header)
+        except SafetensorError as error:  # how the library reports what the system refused, number and all
+            number = re.search(r"os error (\d+)", str(error))
+            raise output_error(path, OSError(int(number[1]) if number else 0, str(error))) from error
 
 
-def read_checkpoint(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and facts of a file of `write_checkpoint`.
+def read_checkpoint(path: Path, device: str = "cpu", *, prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and facts of a file of `write_checkpoint`; with a `prefix`, only the tensors whose names begin so, without it.
 
     Raises
     ------
@@ -45,7 +51,8 @@ def read_checkpoint(path: Path, device: str = "cpu") -> tuple[dict[str, Any], di
     try:
         with safe_open(path, framework="pt", device=device) as file:
             facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = [name for name in file.keys() if name.startswith(prefix)]
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}; check the path") from error
     except (SafetensorError, OSError, ValueError) as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mdm_studio import registry
@@ -18,74 +16,27 @@ from mdm_studio.engine.backbones import BackboneCard, find_backbone
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
 from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer, Step
 from mdm_studio.errors import CheckpointError, InputError, JobError, UsageError
-from mdm_studio.io.backbone_files import read_weights, write_backbone
+from mdm_studio.io.backbone_files import WEIGHTS, read_weights
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
 from mdm_studio.nn.unet import SIZES, SizeName, UNetConfig
-from mdm_studio.services.pretraining_report import loss_curve, model_card, sample_sheet
+from mdm_studio.services.jobs.states import JobReport
+from mdm_studio.services.pretraining_job import Job
+from mdm_studio.services.pretraining_report import sample_sheet
+from mdm_studio.services.pretraining_result import publish, snapshot, write_result
+
+__all__ = ["Job", "plan", "publish", "run", "save_due", "snapshot"]
 
 _SAMPLE_STEP = 2**31  # the batch that pictures are made of: one that training never reaches
-_STATUS_SECONDS = 2.0  # between two writes of status.json
+_SAMPLES = 6  # crops in a picture
+_TIMESTEPS = (250, 500, 750)
+_RATE_STEPS = 30  # the speed shown is that of the last so many steps
 _STOP_CHECK: Callable[[], bool] = lambda: False  # noqa: E731 - a default that never stops
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a pretraining job was asked to do, as it stands in job.json.
-
-    Attributes
-    ----------
-    images : tuple of str
-        Absolute paths of the images, in order.
-    channels : tuple of int or None
-        Channels read from each image; None reads them all.
-    recipe, recipe_settings
-        Name of the recipe and its fields.
-    network : UNetConfig
-        Shape of the network.
-    start_from : str or None
-        Folder of the backbone whose weights the run begins with; None begins with random ones.
-    steps, minutes
-        The budget: whichever is reached first; at least one is given.
-    checkpoint_every : int
-        Steps between checkpoints: what a power cut can cost.
-    """
-
-    images: tuple[str, ...]
-    channels: tuple[int, ...] | None
-    recipe: str
-    recipe_settings: dict[str, Any]
-    network: UNetConfig
-    config: PretrainConfig
-    name: str
-    steps: int | None = None
-    minutes: float | None = None
-    checkpoint_every: int = 200
-    start_from: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values of the job."""
-        return {"kind": "pretrain", "version": 1, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Job:
-        """Rebuild a job from `to_json`."""
-        values = {k: v for k, v in values.items() if k not in ("kind", "version")}
-        network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("network").items()}
-        images, channels = tuple(values.pop("images")), values.pop("channels")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("config").items()}
-        config = PretrainConfig(**settings)
-        return cls(images, tuple(channels) if channels else None, network=UNetConfig(**network), config=config, **values)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is: the last step, the budget's share that is used up, and the seconds left (None while unknown)."""
-
-    step: Step
-    done: float
-    eta_s: float | None
-    images_per_s: float
+_EARLY_STEPS = (20, 50, 100)  # somebody may be watching a job that has just begun
+_FIRST_SECONDS = 60.0  # where steps are slow, the first save does not wait for the twentieth
+_SAVE_SECONDS = 300.0  # what a power cut can cost, in time
+_SAVE_SHARE = 20  # an early save may take a twentieth of the time since the last one
 
 
 def plan(
@@ -101,6 +52,7 @@ def plan(
     minutes: float | None = None,
     checkpoint_every: int = 200,
     start_from: str | None = None,
+    publish: bool = False,
 ) -> tuple[Job, list[str]]:
     """Look at the images and settle what the job will do; also one line for each image that cannot be read.
 
@@ -129,7 +81,7 @@ def plan(
     readable = tuple(dict.fromkeys(str(info.path.resolve()) for info in planes))
     job = Job(
         readable, channels, recipe, dataclasses.asdict(made), network, config, name, steps, minutes, checkpoint_every,
-        None if begin is None else str(begin),
+        None if begin is None else str(begin), publish,
     )  # fmt: skip
     return job, unreadable
 
@@ -145,11 +97,11 @@ def _network_of(folder: Path, wanted: UNetConfig) -> UNetConfig:
     return found
 
 
-def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterator[Progress]:
-    """Run or go on with the job in `folder`; yields after every step, and writes the backbone when the budget is used up.
+def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterator[JobReport]:
+    """Run or go on with the job in `folder`; reports every step, and writes the backbone when the budget is used up.
 
     Closing the generator, or `stop` returning True, saves a checkpoint first. The job goes on from its newest readable
-    checkpoint.
+    checkpoint. The status is kept by `mdm_studio.services.jobs.driver`; nothing is written once the folder is gone.
     """
     job = Job.from_json(folder.settings())
     paths = [Path(path) for path in job.images]
@@ -162,7 +114,7 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, job.config)
     elapsed = _restore(trainer, folder, job.start_from)
-    yield from _Run(folder, job, trainer, planes, elapsed).steps(stop)
+    yield from _Run(folder, job, trainer, planes, elapsed).reports(stop)
 
 
 def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> float:
@@ -182,9 +134,33 @@ def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> 
         if failures:
             raise CheckpointError(failures[0])
         if start_from is not None:
-            trainer.start_from({name: value.float() for name, value in read_weights(Path(start_from)).items()})
-    folder.rewind_metrics(trainer.step)
+            trainer.start_from(_start_weights(Path(start_from)))
+    if trainer.accelerator.is_main_process:
+        folder.rewind_metrics(trainer.step)
     return elapsed
+
+
+def _start_weights(folder: Path) -> dict[str, torch.Tensor]:
+    if not (folder / WEIGHTS).is_file():
+        raise JobError(f"the backbone that this job starts from is gone: {folder}; put it back, or start a new job")
+    return {name: value.float() for name, value in read_weights(folder).items()}
+
+
+def save_due(step: int, every: int, since_s: float, cost_s: float, *, first: bool) -> bool:
+    """Whether to save and make a picture now.
+
+    Parameters
+    ----------
+    step, every : int
+        Steps done, and the steps between two checkpoints that were asked for.
+    since_s, cost_s : float
+        Seconds since the last save of this sitting (or its begin), and what that save took.
+    first : bool
+        Nothing has been saved yet in the life of the job.
+    """
+    if step % every == 0 or since_s >= (_FIRST_SECONDS if first else _SAVE_SECONDS):
+        return True
+    return step in _EARLY_STEPS and since_s >= _SAVE_SHARE * cost_s
 
 
 class _Run:
@@ -192,7 +168,10 @@ class _Run:
 
     def __init__(self, folder: JobFolder, job: Job, trainer: Pretrainer, planes: list[PlaneInfo], elapsed: float) -> None:
         self.folder, self.job, self.trainer = folder, job, trainer
-        self.elapsed, self.saved_at, self._status_at = elapsed, trainer.step, 0.0
+        self.elapsed, self.saved_at = elapsed, trainer.step
+        self._saved_time, self._save_cost = time.monotonic(), 0.0
+        self._loss: float | None = None
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)  # images and seconds of steps
         self.main = trainer.accelerator.is_main_process
         seed = job.config.seed + 1_000_003 * trainer.accelerator.process_index
         self.source = CropSource(
@@ -216,32 +195,39 @@ class _Run:
             shares.append(self.elapsed / (60 * self.job.minutes))
         return min(max(shares), 1.0)
 
-    def steps(self, stop: Callable[[], bool]) -> Iterator[Progress]:
+    def reports(self, stop: Callable[[], bool]) -> Iterator[JobReport]:
+        """Every step, then the backbone; the last report says where that is."""
         batches = self.source.batches(self.trainer.step)
-        state = "failed"
+        whole = True  # the state is that of a finished step
         try:
             with MetricsLog(self.folder.metrics) as log:
                 steps = self.trainer.steps(batches)
-                while self.done() < 1 and not stop():
-                    progress = self._advance(next(steps), log)
-                    yield progress
-            state = "done" if self.done() >= 1 else "paused"
-        except GeneratorExit:
-            state = "paused"
-            raise
+                while not self._ends(stop):
+                    whole = False
+                    report = self._advance(next(steps), log)
+                    whole = True
+                    yield report
         finally:
             batches.close()  # type: ignore[attr-defined]
-            if state != "failed":
+            if whole:
                 self._save()
-            if state == "done":
-                self._finish()
-            self._write_status(state, None)
+        if self.done() >= 1:
+            yield self._report("writes the backbone")
+            yield self._report(result=str(self._finish()))
 
-    def _advance(self, step: Step, log: MetricsLog) -> Progress:
+    def _ends(self, stop: Callable[[], bool]) -> bool:
+        """Whether this was the last step; of several processes all end with the first, or they would wait for it for ever."""
+        ends = self.done() >= 1 or stop()
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return ends
+        votes = accelerator.reduce(torch.tensor([float(ends)], device=accelerator.device), "sum")
+        return bool(votes.item() > 0)
+
+    def _advance(self, step: Step, log: MetricsLog) -> JobReport:
         self.elapsed += step.seconds
-        rate = step.step * step.images / max(self.elapsed, 1e-9)
-        done = self.done()
-        eta = self.elapsed * (1 - done) / done if done else None
+        self._loss = step.loss
+        self._recent.append((step.images, step.seconds))
         if self.main:
             log.write(
                 step=step.step,
@@ -251,77 +237,66 @@ class _Run:
                 grad_norm=step.grad_norm,
                 elapsed_s=round(self.elapsed, 3),
             )
-        progress = Progress(step, done, eta, rate)
-        if step.step % self.job.checkpoint_every == 0:
+        first = not self.saved_at
+        if save_due(step.step, self.job.checkpoint_every, time.monotonic() - self._saved_time, self._save_cost, first=first):
+            begin = time.monotonic()
             self._save()
             self._picture()
-        if time.monotonic() - self._status_at > _STATUS_SECONDS:
-            self._write_status("running", progress)
-        return progress
+            self._saved_time = time.monotonic()
+            self._save_cost = self._saved_time - begin
+        return self._report()
 
-    def _write_status(self, state: str, progress: Progress | None) -> None:
-        self._status_at = time.monotonic()
-        if not self.main:
-            return
-        self.folder.write_status(
-            state=state,
-            step=self.trainer.step,
-            steps=self.job.steps,
-            minutes=self.job.minutes,
-            done=round(self.done(), 6),
-            loss=progress.step.loss if progress else None,
-            images_per_s=round(progress.images_per_s, 3) if progress else None,
-            eta_s=round(progress.eta_s, 1) if progress and progress.eta_s is not None else None,
-            device=str(self.trainer.accelerator.device),
-            precision=self.trainer.precision,
-            pid=os.getpid(),
-            heartbeat=time.time(),
-        )
+    def _report(self, note: str = "", **more: str) -> JobReport:
+        seconds = sum(taken for _, taken in self._recent)
+        rate = sum(images for images, _ in self._recent) / seconds if seconds else None
+        facts = {
+            "elapsed_s": round(self.elapsed, 1),
+            "minutes": self.job.minutes,
+            "device": str(self.trainer.accelerator.device),
+            "precision": self.trainer.precision,
+            "images": len(self.job.images),
+            "loss": self._loss,
+        }
+        eta = self._eta(seconds / len(self._recent)) if self._recent else None
+        return JobReport(self.done(), self.trainer.step, self.job.steps, eta, rate, "images/s", note, facts | more)
+
+    def _eta(self, step_s: float) -> float:
+        left = []
+        if self.job.steps:
+            left.append((self.job.steps - self.trainer.step) * step_s)
+        if self.job.minutes:
+            left.append(60 * self.job.minutes - self.elapsed)
+        return max(min(left), 0.0)
 
     def _save(self) -> None:
-        if not self.main or self.trainer.step == self.saved_at:
+        if not self.main or self.trainer.step == self.saved_at or not self.folder.exists():
             return
         tensors, facts = self.trainer.state()
-        write_checkpoint(self.folder.checkpoint_path(self.trainer.step), tensors, facts | {"elapsed_s": self.elapsed})
+        write_checkpoint(self.folder.checkpoint_path(self.trainer.step), tensors, facts | self._facts())
         self.saved_at = self.trainer.step
         self.folder.drop_old_checkpoints()
 
-    def _picture(self) -> None:
-        if self.main:
-            originals = self.source.batch(_SAMPLE_STEP)[:6]
-            timesteps = (250, 500, 750)
-            seen, made = self.trainer.reconstruct(originals, timesteps)
-            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, timesteps, seen, made)
-
-    def _finish(self) -> None:
-        """Write the backbone, its model card and the loss curve."""
-        if not self.main:
-            return
-        self._picture()
-        rows = self.folder.read_metrics()
-        facts = {
-            "images": len(self.job.images),
+    def _facts(self) -> dict[str, Any]:
+        """What a card tells about the training so far."""
+        accelerator = self.trainer.accelerator
+        return {
+            "step": self.trainer.step,
+            "elapsed_s": self.elapsed,
             "planes": len(self.planes),
-            "steps": self.trainer.step,
-            "crops_seen": self.trainer.step * self.job.config.batch * self.trainer.accelerator.num_processes,
-            "seconds": round(self.elapsed, 1),
-            "final_loss": float(np.mean([row["loss"] for row in rows[-100:]])) if rows else None,
-            "device": str(self.trainer.accelerator.device),
+            "processes": accelerator.num_processes,
+            "device": str(accelerator.device),
             "precision": self.trainer.precision,
-            "config": dataclasses.asdict(self.job.config),
-            "start_from": None if self.job.start_from is None else Path(self.job.start_from).name,
         }
-        card = {
-            "name": self.job.name,
-            "arch": {"kind": "unet", **dataclasses.asdict(self.job.network)},
-            "recipe": {"name": self.job.recipe, **self.job.recipe_settings},
-            "intensity": self.job.config.intensity,
-            "scales": list(self.job.config.scales),
-            "filters": True,  # a young backbone is better with them (benchmarks/NOTES.md)
-            "training": facts,
-        }
-        weights = {
-            name: value.half() if value.dtype == torch.float32 else value for name, value in self.trainer.weights().items()
-        }
-        write_backbone(self.folder.backbone, weights, card, model_card(card))
-        loss_curve(self.folder.backbone / "loss.png", rows)
+
+    def _picture(self) -> None:
+        if self.main and self.folder.exists():
+            originals = self.source.batch(_SAMPLE_STEP)[:_SAMPLES]
+            seen, made = self.trainer.reconstruct(originals, _TIMESTEPS)
+            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, _TIMESTEPS, seen, made)
+
+    def _finish(self) -> Path:
+        """Write the backbone, and give its folder."""
+        if self.main and self.folder.exists():
+            self._picture()
+            return write_result(self.folder, self.job, self.trainer.weights(), self._facts())
+        return self.folder.backbone

@@ -12,6 +12,8 @@ from PIL import Image as PILImage
 
 from mdm_studio.io.atomic import replacing
 
+_CURVE = "\n![loss](loss.png)\n"
+
 
 def _rgb(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     """``(N, C, H, W)`` in [-1, 1] to one strip ``(H, N * W, 3)``; of more than three channels the first three show."""
@@ -57,10 +59,11 @@ def loss_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         figure.savefig(unfinished, format="png", dpi=120)
 
 
-def model_card(card: Mapping[str, Any]) -> str:
-    """Markdown model card of a finished run."""
+def model_card(card: Mapping[str, Any], *, curve: bool = True) -> str:
+    """Markdown model card of a backbone; `curve` shows ``loss.png`` in it."""
     training, recipe = card["training"], card["recipe"]
     config = training["config"]
+    start = training.get("start_from")
     return f"""# {card["name"]}
 
 A {card["arch"]["kind"]} pretrained without labels by MDM Studio, recipe `{recipe["name"]}`.
@@ -68,10 +71,10 @@ A {card["arch"]["kind"]} pretrained without labels by MDM Studio, recipe `{recip
 | | |
 | --- | --- |
 | images | {training["images"]} ({training["planes"]} planes) |
+| begun with | {f"the weights of `{start}`" if start else "random weights"} |
 | steps | {training["steps"]} of {config["batch"]} crops of {config["crop"]} x {config["crop"]} |
 | time | {training["seconds"] / 60:.0f} minutes on {training["device"]} in {training["precision"]} |
 | loss at the end | {training["final_loss"]} (mean of the last 100 steps) |
 | intensities | `{card["intensity"]}` |
-
-![loss](loss.png)
-"""
+| working scales | {", ".join(map(str, card["scales"]))} |
+{_CURVE if curve else ""}"""

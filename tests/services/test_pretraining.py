@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mdm_studio.engine.backbones import BackboneCard
+from mdm_studio.config import user_data_dir
+from mdm_studio.engine.backbones import BackboneCard, find_backbone, load_backbone
 from mdm_studio.engine.crops import CropSource, colour_jitter, survey
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.errors import ChannelsError, CheckpointError, InputError, JobError, NoImagesError, OutputError, UsageError
@@ -21,7 +24,9 @@ from mdm_studio.io.images import find_images
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.nn.unet import UNetConfig
 from mdm_studio.services import pretraining
-from mdm_studio.services.pretraining import Job, plan, run
+from mdm_studio.services.jobs.board import JobBoard
+from mdm_studio.services.jobs.driver import drive
+from mdm_studio.services.pretraining import Job, plan, publish, run, save_due, snapshot
 from mdm_studio.testing import blobs
 
 TINY = UNetConfig(model_channels=32, channel_mult=(1, 1), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8)
@@ -63,10 +68,10 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path):
     for stop_at in (1, 3):  # neither is a multiple of the checkpoint interval
         steps = run(parts)
         for progress in steps:
-            if progress.step.step == stop_at:
+            if progress.step == stop_at:
                 break
         steps.close()
-        assert json.loads(parts.status.read_text())["state"] == "paused"
+        assert _weights(parts)[1]["step"] == stop_at
     list(run(parts))
     (a, a_facts), (b, b_facts) = _weights(whole), _weights(parts)
     assert a.keys() == b.keys()
@@ -77,34 +82,25 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path):
     assert [row[0] for row in rows[0]] == [1, 2, 3, 4, 5, 6]
 
 
-_RUN = """
-import sys
-from pathlib import Path
-from mdm_studio.io.job_folder import JobFolder
-from mdm_studio.services.pretraining import run
-for progress in run(JobFolder(Path(sys.argv[1]))):
-    print(progress.step.step, flush=True)
-"""
-
-
-def test_killed_runs_lose_at_most_an_interval_and_repeat_no_step(images, tmp_path):
-    """kill -9 at several moments; in the end every step stands once in metrics.jsonl, with the losses of a calm run."""
-    calm, killed = _job(images, tmp_path / "calm", steps=9), _job(images, tmp_path / "killed", steps=9)
+def test_a_killed_worker_loses_at_most_an_interval_and_repeats_no_step(images, tmp_path, monkeypatch):
+    """kill -9; in the end every step stands once in metrics.jsonl, with the losses of a calm run; the backbone is listed."""
+    monkeypatch.setenv("MDM_STUDIO_NICE", "0")
+    calm, killed = _job(images, tmp_path / "calm", steps=40), _job(images, tmp_path / "killed", steps=40, publish=True)
     list(run(calm))
-    for last in (3, 4):
-        process = subprocess.Popen([sys.executable, "-c", _RUN, str(killed.root)], stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            if int(line) >= last:
-                break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        assert killed.list_checkpoints()
-    list(run(killed))
-    assert _steps(killed) == list(range(1, 10))
-    for line in killed.metrics.read_text().splitlines():
-        assert {"step", "loss", "images_per_s"} <= json.loads(line).keys()
+    board = JobBoard()
+    job = board.start(killed)
+    while len(_steps(killed)) < 3:
+        assert board.find(job.id).living, board.log(job.id)
+        time.sleep(0.02)
+    os.kill(killed.read_status()["pid"], signal.SIGKILL)
+    while board.find(job.id).state != "interrupted":
+        time.sleep(0.02)
+    assert killed.list_checkpoints()
+    assert [view.id for view in board.revive()] == [job.id]
+    assert [view.state for view in board.follow(job.id, every=0.05)][-1] == "done", board.log(job.id)
+    assert _steps(killed) == list(range(1, 41))
     assert [row["loss"] for row in killed.read_metrics()] == [row["loss"] for row in calm.read_metrics()]
+    assert board.find(job.id).result == find_backbone("tiny") == user_data_dir() / "backbones" / "tiny"
 
 
 def test_ctrl_c_saves_and_the_command_line_resumes(images, tmp_path):
@@ -127,7 +123,7 @@ def test_ctrl_c_saves_and_the_command_line_resumes(images, tmp_path):
 
 def test_result_of_a_finished_job(images, tmp_path):
     folder = _job(images, tmp_path / "job")
-    last = list(run(folder))[-1]
+    last = list(drive(folder))[-1]
     assert last.done == 1
     status = json.loads(folder.status.read_text())
     assert (status["state"], status["step"]) == ("done", 6)
@@ -139,17 +135,15 @@ def test_result_of_a_finished_job(images, tmp_path):
     }
     assert len(folder.list_checkpoints()) == 2
     assert len(list(folder.samples.glob("*.png"))) == 3
-    from mdm_studio.engine.backbones import find_backbone, load_backbone
-
     assert load_backbone(find_backbone(str(folder.root))).card.training["steps"] == 6
-    assert list(run(folder)) == []  # nothing left to do
+    assert len(list(run(folder))) == 2  # nothing left to do: the backbone is written again
 
 
 def test_truncated_newest_checkpoint_falls_back_to_the_one_before(images, tmp_path):
     folder = _job(images, tmp_path / "job")
     steps = run(folder)
     for progress in steps:
-        if progress.step.step == 5:
+        if progress.step == 5:
             break
     steps.close()
     newest = folder.list_checkpoints()[0]
@@ -178,7 +172,7 @@ def test_disk_full_while_saving_keeps_the_older_checkpoint(images, tmp_path, mon
 
     monkeypatch.setattr(pretraining, "write_checkpoint", full)
     with pytest.raises(OutputError, match="full"):
-        list(run(folder))
+        list(drive(folder))
     assert json.loads(folder.status.read_text())["state"] == "failed"
     assert [path.name for path in folder.list_checkpoints()] == ["step-00000002.safetensors"]
 
@@ -186,19 +180,20 @@ def test_disk_full_while_saving_keeps_the_older_checkpoint(images, tmp_path, mon
 def test_a_loss_that_is_no_number_stops_the_job(images, tmp_path):
     folder = _job(images, tmp_path / "job", config=dataclasses.replace(CONFIG, lr=1e30), steps=50)
     with pytest.raises(JobError, match="smaller --lr"):
-        list(run(folder))
+        list(drive(folder))
     assert json.loads(folder.status.read_text())["state"] == "failed"
 
 
 def test_minutes_end_a_job(images, tmp_path):
     folder = _job(images, tmp_path / "job", steps=None, minutes=0.005)
-    assert 1 <= len(list(run(folder))) < 500
-    assert json.loads(folder.status.read_text())["state"] == "done"
+    reports = list(run(folder))
+    assert 1 <= len(reports) < 500
+    assert reports[-1].facts["result"] == str(folder.backbone)
 
 
 def test_the_loss_falls(images, tmp_path):
     folder = _job(images, tmp_path / "job", steps=60, every=1000, config=dataclasses.replace(CONFIG, lr=1e-3, batch=4))
-    losses = [progress.step.loss for progress in run(folder)]
+    losses = [progress.facts["loss"] for progress in run(folder)][:-2]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
@@ -370,3 +365,86 @@ def test_the_working_scale_of_pretraining_is_the_one_features_are_read_at(images
     list(run(folder))
     card = BackboneCard.read(folder.backbone)
     assert (card.scales, card.filters) == ((1, 2), True)
+
+
+def test_a_backbone_to_start_from_that_is_gone(images, tmp_path):
+    first = _job(images, tmp_path / "first", steps=1, every=1)
+    list(run(first))
+    job, _ = plan(find_images([images]), name="second", config=CONFIG, steps=1, start_from=str(first.root))
+    second = JobFolder(tmp_path / "second")
+    second.create(job.to_json())
+    shutil.rmtree(first.backbone)
+    with pytest.raises(JobError, match=r"starts from is gone.*put it back"):
+        list(run(second))
+
+
+def test_snapshots_can_be_loaded_and_the_newest_two_are_kept(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=8)
+    assert snapshot(folder) is None
+    made = []
+    for report in run(folder):
+        if report.step % 2 == 0 and report.step not in {step for step, _ in made}:
+            made.append((report.step, snapshot(folder)))
+    assert [path.name for _, path in made] == [f"step-{step:08d}" for step in (2, 4, 6, 8)]
+    assert sorted(path.name for path in folder.snapshots.iterdir()) == ["step-00000006", "step-00000008"]
+    loaded = load_backbone(made[-1][1])
+    assert loaded.card.name == "tiny at step 8"
+    assert loaded.card.digest == BackboneCard.read(folder.backbone).digest  # of the last step it is the result itself
+    damaged = folder.list_checkpoints()[0]
+    damaged.write_bytes(b"x")
+    shutil.rmtree(made[-1][1])
+    assert snapshot(folder) == made[-2][1]
+
+
+def test_publishing_takes_a_free_name_and_makes_no_second_copy(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=2)
+    first = snapshot_of(folder, 1)
+    second = list(run(folder))[-1].facts["result"]
+    paths = [publish(first, "my nuclei"), publish(Path(second), "my nuclei"), publish(first, "my nuclei")]
+    assert [path.name for path in paths] == ["my-nuclei", "my-nuclei-2", "my-nuclei"]
+    assert publish(first, "mdm-nuclei").name == "mdm-nuclei-2"  # the bundled one is not covered
+    card = load_backbone(find_backbone("my-nuclei-2")).card
+    assert (card.name, card.summary) == ("my-nuclei-2", "3 images of images, 0 min of pretraining")
+
+
+def snapshot_of(folder, step):
+    steps = run(folder)
+    while next(steps).step < step:
+        pass
+    steps.close()
+    return snapshot(folder)
+
+
+@pytest.mark.parametrize(
+    ("step", "since_s", "cost_s", "first", "due"),
+    [
+        (200, 1, 9, False, True),  # as asked for
+        (20, 5, 0, True, True),  # early, for whoever is watching
+        (50, 30, 1, False, True),
+        (50, 10, 1, False, False),  # a network so large that saving it would take the time
+        (21, 5, 0, True, False),
+        (3, 61, 0, True, True),  # slow steps
+        (3, 61, 0, False, False),
+        (350, 301, 60, False, True),  # what a power cut can cost
+    ],
+)
+def test_when_a_job_saves(step, since_s, cost_s, first, due):
+    assert save_due(step, 200, since_s, cost_s, first=first) is due
+
+
+def test_a_folder_removed_under_a_run_is_not_made_again(images, tmp_path):
+    folder = _job(images, tmp_path / "job", steps=500)
+    steps = drive(folder)
+    next(steps)
+    shutil.rmtree(folder.root)
+    with pytest.raises(JobError, match=r"folder .* is gone .*start a new one"):
+        list(steps)
+    assert not folder.root.exists()
+
+
+def test_job_json_of_another_kind_or_a_newer_version(images, tmp_path):
+    job, _ = plan(find_images([images]), name="a", config=CONFIG, steps=1)
+    with pytest.raises(JobError, match="update MDM Studio"):
+        Job.from_json(job.to_json() | {"version": 99})
+    with pytest.raises(JobError, match="not that of a pretraining"):
+        Job.from_json({"kind": "export"})

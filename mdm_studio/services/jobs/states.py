@@ -121,6 +121,8 @@ def judge(
     if not asked:
         gone = f"its folder {folder} is gone or damaged; connect its drive again, or remove the job from the list"
         return JobView(job_id, folder, "", job_id, "failed", message=gone)
+    if not status:  # it has just been made, or its first process never wrote a word
+        status = {"state": "queued", "heartbeat": asked.get("created", 0.0)}
     state = judge_state(status, lock, now)
     facts = dict(status.get("facts", {}))
     if "facts" not in status:  # version 0.1

@@ -22,6 +22,8 @@ from mdm_studio.io.atomic import output_error
 from mdm_studio.io.job_folder import JobFolder
 
 COMMAND = (sys.executable, "-m", "mdm_studio.services.jobs.worker")
+NICE_VARIABLE = "MDM_STUDIO_NICE"
+"""Environment variable with the priority of background jobs on Linux and macOS: 0 is that of other programs, 19 the lowest."""
 _NICE = 19
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -75,14 +77,15 @@ def give_way() -> None:
     os.environ.update(dict.fromkeys(_POOLS, threads) | waiting)
     if sys.platform == "win32":
         return  # it was started with a lower priority
+    said = os.environ.get(NICE_VARIABLE, "")
+    nice = int(said) if said.isdigit() else _NICE
+    # not SCHED_IDLE: beside a program that keeps all processors busy such a process never even starts
     with contextlib.suppress(OSError):
-        os.nice(_NICE)
+        os.nice(nice)
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # only what nobody else wants
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         # desktop kernels share the processors among sessions first, whatever the priority of what runs in each
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(_NICE))
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def main(arguments: list[str]) -> int:

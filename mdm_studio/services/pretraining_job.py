@@ -1,0 +1,80 @@
+"""What a pretraining job was asked to do: the content of its job.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from mdm_studio.engine.pretrain import PretrainConfig
+from mdm_studio.errors import JobError
+from mdm_studio.nn.unet import UNetConfig
+
+_VERSION = 1
+_COMMON = ("kind", "version", "created")  # what job.json of every kind has besides its own fields
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a pretraining job was asked to do, as it stands in job.json.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Absolute paths of the images, in order.
+    channels : tuple of int or None
+        Channels read from each image; None reads them all.
+    recipe, recipe_settings
+        Name of the recipe and its fields.
+    network : UNetConfig
+        Shape of the network.
+    start_from : str or None
+        Folder of the backbone whose weights the run begins with; None begins with random ones.
+    steps, minutes
+        The budget: whichever is reached first; at least one is given.
+    checkpoint_every : int
+        Steps between checkpoints: what a power cut can cost.
+    publish : bool
+        Put the finished backbone among the user's, so that it is in every list of backbones.
+    """
+
+    images: tuple[str, ...]
+    channels: tuple[int, ...] | None
+    recipe: str
+    recipe_settings: dict[str, Any]
+    network: UNetConfig
+    config: PretrainConfig
+    name: str
+    steps: int | None = None
+    minutes: float | None = None
+    checkpoint_every: int = 200
+    start_from: str | None = None
+    publish: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of the job."""
+        return {"kind": "pretrain", "version": _VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Job:
+        """Rebuild a job from `to_json`.
+
+        Raises
+        ------
+        JobError
+            If it is of a newer version, or not a pretraining job at all.
+        """
+        if values.get("version", 1) > _VERSION:
+            raise JobError(f"the job is of version {values['version']} and this program reads {_VERSION}; update MDM Studio")
+        try:
+            fields = {key: value for key, value in values.items() if key not in _COMMON}
+            images, channels = tuple(fields.pop("images")), fields.pop("channels")
+            network, config = UNetConfig(**_tuples(fields.pop("network"))), PretrainConfig(**_tuples(fields.pop("config")))
+            return cls(images, tuple(channels) if channels else None, network=network, config=config, **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise JobError(f"job.json is not that of a pretraining ({error}); start a new job") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
