@@ -99,8 +99,8 @@ class _Sitting:
 
     def _queue(self) -> Iterator[JobReport]:
         """Wait for the turn, then work."""
-        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1  # its other processes have begun already
-        turn = wait_for_turn(self._folder.root, lane_of(self._settings), self._stop, patient=not launched)
+        # of several processes the other ones have begun already
+        turn = wait_for_turn(self._folder.root, lane_of(self._settings), self._stop, patient=not _one_of_several())
         lane: FolderLock | None = None
         while True:
             try:
@@ -133,11 +133,15 @@ class _Sitting:
             )
 
     def _outcome(self) -> tuple[str, str]:
-        if self._last.done >= 1 or not self._stop():
+        if self._last.done >= 1 or not (self._stop() or _one_of_several()):  # another process may have been told to stop
             return "done", ""
         if self._pulse.want == "cancel":
             return "cancelled", ""
         return ("interrupted" if self._background and not self._pulse.want else "paused"), ""
+
+
+def _one_of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _take(folder: JobFolder) -> FolderLock:

@@ -46,7 +46,7 @@ def new_id(name: str) -> str:
 def known_jobs() -> dict[str, Path]:
     """Folder of every job that the user has, by ID."""
     root = jobs_root()
-    found = {path.parent.name: path.parent for path in root.glob("*/job.json")}
+    found = {path.parent.name: path.parent for path in root.glob("[!.]*/job.json")}  # a dot: being removed
     for note in root.glob("*.json"):
         try:
             found.setdefault(note.stem, Path(json.loads(note.read_text("utf-8"))["folder"]))
