@@ -9,34 +9,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdm_studio.cli.common import (
-    MAX_SMOOTH,
-    CacheDir,
-    Device,
-    Images,
-    JsonFlag,
-    NoCache,
-    open_cache,
-    print_json,
-    progress_bar,
-    say,
-)
-from mdm_studio.config import CACHE_BYTES
+from mdm_studio.cli.common import MAX_SMOOTH, CacheDir, Device, Images, JsonFlag, NoCache, print_json, progress_bar, say
 from mdm_studio.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdm_studio.services.batch import FileResult, PredictOptions, TileProgress
+    from mdm_studio.engine.objects import ObjectOptions
+    from mdm_studio.services.export_request import ExportRequest, FileResult, TableFormat, TileProgress
+
+_FORMATS = ("png", "tiff", "ome-zarr", "npy")
+_TABLES = ("csv", "parquet")
 
 
 def predict(
     classifier: Annotated[Path, typer.Argument(help="A classifier of `mdm-studio fit`, FILE.mdm.")],
     images: Images,
     out: Annotated[Path, typer.Option("--out", help="Folder of the masks.", show_default=False)],
-    format_: Annotated[str, typer.Option("--format", help="png, tiff, ome-zarr or npy.")] = "png",
+    format_: Annotated[
+        str, typer.Option("--format", help="png, tiff, ome-zarr or npy. With png, what is no mask is written as tiff.")
+    ] = "png",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probability of each class.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write how much the ensemble disagrees.")] = False,
-    objects: Annotated[bool, typer.Option("--objects", help="Write connected components, numbered.")] = False,
-    table: Annotated[bool, typer.Option("--table", help="Write a CSV of the objects of each image.")] = False,
+    objects: Annotated[bool, typer.Option("--objects", help="Number the objects, pixels of a class that touch.")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Measure the objects: a table of each image, and one of the whole folder.")
+    ] = False,
+    table_format: Annotated[
+        str, typer.Option("--table-format", help="csv, parquet, or both: csv,parquet. Asks for --table.", show_default="csv")
+    ] = "",
+    watershed: Annotated[
+        bool, typer.Option("--watershed", help="Cut touching objects apart where they are narrow and improbable.")
+    ] = False,
+    distance: Annotated[int, typer.Option(min=1, help="For --watershed: pixels between the middles of two objects.")] = 8,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Background inside an object becomes part of it.")] = False,
     background: Annotated[
         int | None, typer.Option(help="Class value that is no object. Default: the lowest class.", show_default=False)
     ] = None,
@@ -51,11 +55,19 @@ def predict(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace masks that are there; otherwise they are skipped.")
+        bool, typer.Option("--overwrite", help="Replace whatever is there, up to date or somebody else's.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Share the images among so many processes of this machine, of one thread each.")
+    ] = 0,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a dask scheduler, for example tcp://127.0.0.1:8786.", show_default=False)
-    ] = None,
+        str,
+        typer.Option(
+            help="Share the images among the workers of a dask scheduler, for example tcp://127.0.0.1:8786. They need MDM "
+            "Studio, and to see the files under the same paths.",
+            show_default=False,
+        ),
+    ] = "",
     backbone: Annotated[str | None, typer.Option(help="Folder of the backbone, if it moved.", show_default=False)] = None,
     cache: CacheDir = None,
     no_cache: NoCache = False,
@@ -64,39 +76,34 @@ def predict(
 ) -> None:
     """Write the masks of a folder of images: same name, same height and width, same values as the labels.
 
-    Run again after an interruption: masks that are there, and whole, are skipped.
+    Run again after an interruption, a new fit or new images: what this classifier wrote with these settings from these images
+    is kept, its older files are written anew, and what somebody else put there or changed is reported, not replaced. The
+    folder's export.json says what became of every image.
 
-    Example: `mdm-studio predict nuclei.mdm images/ --out masks/ --uncertainty`
+    Example: `mdm-studio predict nuclei.mdm images/ --out masks/ --objects --watershed --table`
     """
-    from mdm_studio.io.images import check_unique_names, find_images
-    from mdm_studio.services.batch import PredictOptions, predict_files, raise_failures
+    from mdm_studio.io.images import find_images
+    from mdm_studio.services.export import export
+    from mdm_studio.services.export_request import ExportRequest, PredictOptions, raise_failures
 
-    if format_ not in ("png", "tiff", "ome-zarr", "npy"):
+    if format_ not in _FORMATS:
         raise UsageError(f"--format {format_!r} is not known; choose png, tiff, ome-zarr or npy")
-    paths = find_images(images)
-    check_unique_names(paths)
+    tables = _tables(table, table_format)
     options = PredictOptions(
         out=out,
         format=format_,  # type: ignore[arg-type]
         probabilities=probabilities,
         uncertainty=uncertainty,
-        objects=objects,
-        table=table,
-        background=background,
-        min_size=min_size,
+        objects=_objects(objects or bool(tables), watershed, min_size, fill_holes, background, distance),
+        object_maps=objects,
+        tables=tables,
         smooth=smooth,
         overwrite=overwrite,
     )
+    kept = _cache(cache, no_cache)
+    request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler)
     begin = time.perf_counter()
-    events: Iterator[FileResult | TileProgress]
-    if scheduler:
-        events = _on_cluster(scheduler, classifier, backbone, device, paths, options, cache, no_cache)
-    else:
-        from mdm_studio.services.classifier import load_classifier
-
-        loaded = load_classifier(classifier, backbone=backbone, device=device)
-        events = predict_files(loaded, paths, options, open_cache(cache, no_cache))
-    results = list(_followed(events, len(paths)))
+    results = list(_followed(export(request), request))
     counts = {state: sum(result.state == state for result in results) for state in ("done", "skipped", "failed")}
     seconds = time.perf_counter() - begin
     say(f"{counts['done']} masks in {out}, {counts['skipped']} skipped, {counts['failed']} failed, {seconds:.1f} s")
@@ -106,41 +113,48 @@ def predict(
     raise_failures(results)
 
 
-def _on_cluster(
-    address: str,
-    classifier: Path,
-    backbone: str | None,
-    device: str,
-    paths: list[Path],
-    options: PredictOptions,
-    cache: Path | None,
-    no_cache: bool,
-) -> Iterator[FileResult]:
-    """The same on the workers of a cluster, which see this machine's files under the same paths."""
-    from dataclasses import replace
+def _tables(wanted: bool, formats: str) -> tuple[TableFormat, ...]:
+    chosen = tuple(dict.fromkeys(part.strip().lower() for part in formats.split(",") if part.strip()))
+    if not set(chosen) <= set(_TABLES):
+        raise UsageError(f"--table-format {formats!r} is not known; choose csv, parquet or csv,parquet")
+    return chosen or (("csv",) if wanted else ())  # type: ignore[return-value]
 
+
+def _objects(
+    wanted: bool, watershed: bool, min_size: int, fill_holes: bool, background: int | None, distance: int
+) -> ObjectOptions | None:
+    from mdm_studio.engine.objects import ObjectOptions
+
+    if not wanted:
+        for option, given in (("--watershed", watershed), ("--fill-holes", fill_holes)):
+            if given:
+                raise UsageError(f"{option} is about objects: add --objects or --table, or both")
+        return None
+    return ObjectOptions("watershed" if watershed else "components", min_size, fill_holes, background, distance)
+
+
+def _cache(folder: Path | None, no_cache: bool) -> Path | None:
     from mdm_studio.config import default_cache_dir
-    from mdm_studio.services.cluster import RemoteClassifier, predict_on_cluster
 
-    folder = None if no_cache else (cache or default_cache_dir()).resolve()
-    remote = RemoteClassifier(classifier.resolve(), backbone, device, folder, CACHE_BYTES)
-    absolute = replace(options, out=options.out.resolve())
-    return predict_on_cluster(address, remote, [path.resolve() for path in paths], absolute)
+    if no_cache and folder is not None:
+        raise UsageError("--cache and --no-cache contradict each other; give one of them")
+    return None if no_cache else folder or default_cache_dir()
 
 
-def _followed(events: Iterator[FileResult | TileProgress], total: int) -> Iterator[FileResult]:
-    """Pass the results on while a progress bar shows them; name each failure as it happens."""
-    from mdm_studio.services.batch import FileResult
+def _followed(events: Iterator[FileResult | TileProgress], request: ExportRequest) -> Iterator[FileResult]:
+    """Pass the results on while a progress bar shows them; name each failure, and what should be known, as it happens."""
+    from mdm_studio.services.export import pace_of
+    from mdm_studio.services.export_request import FileResult
 
+    pace = pace_of(request)
     with progress_bar() as bar:
-        task = bar.add_task("predicting", total=total, note="")
-        finished = 0
+        task = bar.add_task("predicting", total=1.0, note="")
         for event in events:
-            if not isinstance(event, FileResult):
-                bar.update(task, completed=finished + event.done / event.total, note=event.image.name)
-                continue
-            finished += 1
-            bar.update(task, completed=finished, note=event.image.name)
-            if event.state == "failed":
-                say(f"failed: {event.message}")
-            yield event
+            pace.see(event)
+            bar.update(task, completed=pace.share(), note=event.image.name)
+            if isinstance(event, FileResult):
+                if event.state == "failed":
+                    say(f"failed: {event.message}")
+                elif event.state == "done" and event.message:
+                    say(f"{event.image.name}: {event.message}")
+                yield event

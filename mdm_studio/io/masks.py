@@ -22,14 +22,10 @@ import colorsys
 import contextlib
 import math
 import re
-import threading
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -38,89 +34,20 @@ from PIL import Image as PILImage
 from mdm_studio.errors import OutputError, UnreadableImageError, UsageError
 from mdm_studio.io.atomic import replacing
 from mdm_studio.io.images import open_image
-
-if TYPE_CHECKING:
-    import zarr
+from mdm_studio.io.mask_spec import TILE, MaskSpec, MaskWriter, ome_axes, rgb
+from mdm_studio.io.mask_zarr import write_ome_zarr
 
 MaskFormat = Literal["png", "tiff", "ome-zarr", "npy"]
 
 _EXTENSIONS: dict[MaskFormat, str] = {"png": ".png", "tiff": ".tif", "ome-zarr": ".ome.zarr", "npy": ".npy"}
-_TILE = 512  # rows and columns of a TIFF tile or a Zarr chunk: the tiles that predictions come in
 _CLASSIC_TIFF = 0xF0000000  # bytes of pixels that still leave room for the tables of a TIFF with 32-bit offsets
 _METRES = {"angstrom": 1e-10, "nanometer": 1e-9, "micrometer": 1e-6, "millimeter": 1e-3, "centimeter": 1e-2, "meter": 1.0}
 _OME_SYMBOLS = {
     "angstrom": "Å", "nanometer": "nm", "micrometer": "µm", "millimeter": "mm", "centimeter": "cm", "meter": "m", "inch": "in",
 }  # fmt: skip
-_OME_AXES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}  # in the order OME-Zarr asks for
 
 # Okabe and Ito's colours, told apart with any colour vision, but for the black, which stands for class 0
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What a mask file is to hold; `axes` names those of `shape`: stack axes, C if there are channels, Y, X."""
-
-    shape: tuple[int, ...]
-    axes: str
-    dtype: np.dtype[Any]
-    palette: Mapping[int, str] | None
-    pixel_size: tuple[float, float] | None
-    unit: str | None
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def stack_axes(self) -> str:
-        return self.axes[:-2].removesuffix("C")
-
-
-class MaskWriter(ABC):
-    """Takes the tiles of one mask file; made by `open_mask`."""
-
-    def __init__(self, spec: _Spec) -> None:
-        self._spec = spec
-        self._lock = threading.Lock()
-
-    def write(self, y0: int, x0: int, block: NDArray[Any], *, index: tuple[int, ...] = ()) -> None:
-        """Put a tile in its place.
-
-        Parameters
-        ----------
-        y0, x0 : int
-            Row and column of the tile's first pixel.
-        block : (h, w), or (C, h, w) where the file has channels
-            Cast to the file's type if no value can be lost by its kind (uint8 into uint16, not float into uint8).
-        index : tuple of int
-            The place in the stack, a number for each stack axis; empty for a single plane.
-
-        Raises
-        ------
-        ValueError
-            If the tile does not fit into the file.
-        """
-        spec = self._spec
-        inner = spec.shape[len(spec.stack_axes) :]
-        outer = spec.shape[: len(spec.stack_axes)]
-        height, width = block.shape[-2:]
-        fits = y0 >= 0 and x0 >= 0 and y0 + height <= inner[-2] and x0 + width <= inner[-1]
-        placed = len(index) == len(outer) and all(0 <= i < n for i, n in zip(index, outer, strict=True))
-        if not (fits and placed and block.ndim == len(inner) and block.shape[:-2] == inner[:-2]):
-            raise ValueError(
-                f"a block of shape {block.shape} at row {y0}, column {x0} and stack position {index} does not fit into a file "
-                f"of shape {spec.shape} with axes {spec.axes}"
-            )
-        if not np.can_cast(block.dtype, spec.dtype, "same_kind"):
-            raise ValueError(f"a block of type {block.dtype} cannot be stored in a file of type {spec.dtype}")
-        if block.size:
-            with self._lock:
-                self._store(index, y0, x0, np.ascontiguousarray(block, spec.dtype))
-
-    @abstractmethod
-    def _store(self, index: tuple[int, ...], y0: int, x0: int, block: NDArray[Any]) -> None:
-        """Store a block that fits, in the file's type."""
 
 
 @contextlib.contextmanager
@@ -132,6 +59,7 @@ def open_mask(
     format: MaskFormat,  # noqa: A002 - the word of the command line's --format
     axes: str = "YX",
     palette: Mapping[int, str] | None = None,
+    names: Mapping[int, str] | None = None,
     pixel_size: tuple[float, float] | None = None,
     unit: str | None = None,
     overwrite: bool = False,
@@ -152,6 +80,8 @@ def open_mask(
         Stack axes if any, then C if there are channels (probabilities: the classes), then YX; for example "TZCYX".
     palette : mapping, optional
         Value -> colour "#rrggbb", stored by the formats that can (PNG, OME-Zarr); see `class_palette`.
+    names : mapping, optional
+        Value -> name of its class, stored by OME-Zarr beside the colours.
     pixel_size, unit : (float, float), str, optional
         Height and width of a pixel, and the unit as OME-Zarr spells it ("micrometer").
     overwrite : bool
@@ -170,7 +100,7 @@ def open_mask(
         If the file exists and `overwrite` is not set, or if it cannot be written; nothing is left behind then.
     """
     stem = Path(stem)
-    spec = _Spec(tuple(shape), axes, np.dtype(dtype), palette, pixel_size, unit)
+    spec = MaskSpec(tuple(shape), axes, np.dtype(dtype), palette, pixel_size, unit, names, stem.name)
     if len(axes) != len(shape) or not axes.endswith("YX") or len(set(axes)) != len(axes) or "C" in spec.stack_axes:
         raise ValueError(f"axes {axes!r} do not describe the shape {shape}: stack axes, C, Y, X in this order are wanted")
     _check_format(format, spec)
@@ -219,11 +149,11 @@ def class_palette(classes: int) -> dict[int, str]:
 
 def _further_colour(value: int) -> str:
     # steps of the golden ratio never come back to a hue; lightness alternates, so that neighbours differ twice
-    rgb = colorsys.hls_to_rgb(value * 0.61803398875 % 1, (0.4, 0.55, 0.7)[value % 3], (0.9, 0.65)[value // 3 % 2])
-    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+    parts = colorsys.hls_to_rgb(value * 0.61803398875 % 1, (0.4, 0.55, 0.7)[value % 3], (0.9, 0.65)[value // 3 % 2])
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 
-def _check_format(kind: MaskFormat, spec: _Spec) -> None:
+def _check_format(kind: MaskFormat, spec: MaskSpec) -> None:
     if kind == "png" and spec.axes != "YX":
         raise UsageError("PNG holds a single mask, neither stacks nor probabilities: choose --format tiff, ome-zarr or npy")
     if kind == "png" and spec.dtype not in (np.uint8, np.uint16):
@@ -235,25 +165,13 @@ def _check_format(kind: MaskFormat, spec: _Spec) -> None:
             raise UsageError(f"the colour {colour!r} is not understood: #rrggbb is wanted, for example #e69f00")
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def _ome_axes(axes: str) -> str:
-    """`axes` with letters that OME does not know (positions, sequences, ...) renamed to the free ones of Z and T."""
-    for letter in axes:
-        if letter not in _OME_AXES:
-            axes = axes.replace(letter, next(free for free in "ZT" if free not in axes))
-    return axes
-
-
 # -------------------------------------------------------------------------------- NPY, and the plain file PNG and TIFF use
 
 
 class _PlainWriter(MaskWriter):
     """Writes the pixels of an array, row after row, behind `offset` bytes of a file that is open for writing."""
 
-    def __init__(self, spec: _Spec, file: BinaryIO) -> None:
+    def __init__(self, spec: MaskSpec, file: BinaryIO) -> None:
         super().__init__(spec)
         self._file, self._offset = file, file.tell()
         self.largest = 0
@@ -274,7 +192,7 @@ class _PlainWriter(MaskWriter):
 
 
 @contextlib.contextmanager
-def _npy(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
+def _npy(path: Path, spec: MaskSpec) -> Iterator[MaskWriter]:
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(spec.dtype), "fortran_order": False, "shape": spec.shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -282,7 +200,7 @@ def _npy(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
 
 
 @contextlib.contextmanager
-def _waiting(path: Path, spec: _Spec) -> Iterator[tuple[_PlainWriter, Callable[[], Iterator[NDArray[Any]]]]]:
+def _waiting(path: Path, spec: MaskSpec) -> Iterator[tuple[_PlainWriter, Callable[[], Iterator[NDArray[Any]]]]]:
     """A plain file beside `path` that takes tiles in any order, and the function that reads it back in bands.
 
     The bands ``(<= 512, W)`` come plane after plane, from the top down. The file is removed at the end.
@@ -294,8 +212,8 @@ def _waiting(path: Path, spec: _Spec) -> Iterator[tuple[_PlainWriter, Callable[[
         file.flush()
         with waiting.open("rb") as pixels:
             for _ in range(math.prod(spec.shape[:-2])):
-                for top in range(0, height, _TILE):
-                    rows = min(_TILE, height - top)
+                for top in range(0, height, TILE):
+                    rows = min(TILE, height - top)
                     yield np.fromfile(pixels, spec.dtype, rows * width).reshape(rows, width)
 
     try:
@@ -312,7 +230,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
 
 
 @contextlib.contextmanager
-def _png(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
+def _png(path: Path, spec: MaskSpec) -> Iterator[MaskWriter]:
     """PNG through Pillow, which wants the whole mask in memory: 400 MB for 20,000 x 20,000."""
     with _waiting(path, spec) as (writer, bands):
         yield writer
@@ -325,11 +243,11 @@ def _png(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
         picture = PILImage.fromarray(mask)
         if spec.palette is not None and not deep:
             colours = class_palette(255) | dict(spec.palette)
-            picture.putpalette([part for value in range(256) for part in _rgb(colours[value])])  # the mode becomes P
+            picture.putpalette([part for value in range(256) for part in rgb(colours[value])])  # the mode becomes P
         picture.save(path, format="png", **_png_resolution(spec))
 
 
-def _png_resolution(spec: _Spec) -> dict[str, tuple[float, float]]:
+def _png_resolution(spec: MaskSpec) -> dict[str, tuple[float, float]]:
     """Dots per inch, the only words for a pixel size that Pillow's PNG has."""
     if spec.pixel_size is None or spec.unit not in _METRES:
         return {}
@@ -342,10 +260,10 @@ def _png_resolution(spec: _Spec) -> dict[str, tuple[float, float]]:
 
 
 @contextlib.contextmanager
-def _tiff(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
+def _tiff(path: Path, spec: MaskSpec) -> Iterator[MaskWriter]:
     import tifffile
 
-    tile = tuple(min(_TILE, -(-n // 16) * 16) for n in spec.shape[-2:])  # a multiple of 16, as the format asks
+    tile = tuple(min(TILE, -(-n // 16) * 16) for n in spec.shape[-2:])  # a multiple of 16, as the format asks
 
     def tiles() -> Iterator[NDArray[Any]]:
         for band in bands():
@@ -369,9 +287,9 @@ def _tiff(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
         )
 
 
-def _tiff_spacing(spec: _Spec) -> dict[str, Any]:
+def _tiff_spacing(spec: MaskSpec) -> dict[str, Any]:
     """Axes and pixel size as arguments of tifffile: in OME's words, and as a resolution for plain readers."""
-    metadata: dict[str, Any] = {"axes": _ome_axes(spec.axes)}
+    metadata: dict[str, Any] = {"axes": ome_axes(spec.axes)}
     if spec.pixel_size is None or spec.unit not in _OME_SYMBOLS:
         return {"metadata": metadata}
     for axis, size in zip("YX", spec.pixel_size, strict=True):
@@ -382,91 +300,9 @@ def _tiff_spacing(spec: _Spec) -> dict[str, Any]:
     return {"metadata": metadata, "resolution": (1 / size_x, 1 / size_y), "resolutionunit": "CENTIMETER"}
 
 
-# ----------------------------------------------------------------------------------------------------------- OME-Zarr
-
-
-class _ZarrWriter(MaskWriter):
-    """Writes into the level 0 of an OME-Zarr image whose axes are called `names`."""
-
-    def __init__(self, spec: _Spec, level: zarr.Array[Any], names: str) -> None:
-        super().__init__(spec)
-        self._level, self._names = level, names
-
-    def _store(self, index: tuple[int, ...], y0: int, x0: int, block: NDArray[Any]) -> None:
-        height, width = block.shape[-2:]
-        stack = _ome_axes(self._spec.axes)[: len(index)]
-        place: dict[str, Any] = {"Y": slice(y0, y0 + height), "X": slice(x0, x0 + width), "C": slice(None)}
-        place.update(zip(stack, index, strict=True))
-        self._level[tuple(place[axis] for axis in self._names)] = block
-
-
-@contextlib.contextmanager
-def _ome_zarr(path: Path, spec: _Spec) -> Iterator[MaskWriter]:
-    import zarr
-
-    lengths = dict(zip(_ome_axes(spec.axes), spec.shape, strict=True))
-    names = "".join(axis for axis in _OME_AXES if axis in lengths)
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    level = _new_level(group, "0", tuple(lengths[axis] for axis in names), spec, names)
-    yield _ZarrWriter(spec, level, names)
-    levels = 1
-    while max(level.shape[-2:]) > _TILE:
-        shape = (*level.shape[:-2], *(-(-n // 2) for n in level.shape[-2:]))
-        smaller = _new_level(group, str(levels), shape, spec, names)
-        _fill_half(level, smaller, means=spec.dtype.kind == "f")
-        level, levels = smaller, levels + 1
-    _write_zarr_metadata(group, spec, names, levels)
-
-
-def _new_level(group: zarr.Group, name: str, shape: tuple[int, ...], spec: _Spec, names: str) -> zarr.Array[Any]:
-    chunks = (1,) * (len(shape) - 2) + tuple(min(_TILE, n) for n in shape[-2:])
-    return group.create_array(name, shape=shape, dtype=spec.dtype, chunks=chunks, dimension_names=list(names.lower()))
-
-
-def _fill_half(source: zarr.Array[Any], target: zarr.Array[Any], *, means: bool) -> None:
-    """Fill `target` with `source` at half its height and width, a band of rows at a time."""
-    for lead in np.ndindex(source.shape[:-2]):
-        for top in range(0, source.shape[-2], 2 * _TILE):
-            band = np.asarray(source[(*lead, slice(top, top + 2 * _TILE))])  # (<= 1024, W)
-            half = _mean_of_four(band) if means else band[::2, ::2]
-            target[(*lead, slice(top // 2, top // 2 + len(half)))] = half
-
-
-def _mean_of_four(band: NDArray[Any]) -> NDArray[Any]:
-    even = np.pad(band, [(0, n % 2) for n in band.shape], mode="edge")
-    mean: NDArray[Any] = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).mean(axis=(1, 3), dtype=band.dtype)
-    return mean
-
-
-def _write_zarr_metadata(group: zarr.Group, spec: _Spec, names: str, levels: int) -> None:
-    with warnings.catch_warnings():  # ome-zarr 0.14 to 0.18 warn of a class of their own while they are imported
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from ome_zarr.format import FormatV05
-        from ome_zarr.writer import add_metadata, write_multiscales_metadata
-
-    size = dict(zip("YX", spec.pixel_size or (1.0, 1.0), strict=True))
-    datasets = []
-    for level in range(levels):
-        factor = 2**level
-        scale = [size.get(axis, 1.0) * (factor if axis in "YX" else 1) for axis in names]
-        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if level:  # a pixel of a smaller level lies in the middle of those that it stands for
-            shift = [size[axis] * (factor - 1) / 2 if axis in "YX" else 0.0 for axis in names]
-            steps.append({"type": "translation", "translation": shift})
-        datasets.append({"path": str(level), "coordinateTransformations": steps})
-    axes = [{"name": axis.lower(), "type": _OME_AXES[axis]} for axis in names]
-    if spec.pixel_size and spec.unit:
-        axes[-2]["unit"] = axes[-1]["unit"] = spec.unit
-    write_multiscales_metadata(group, datasets, fmt=FormatV05(), axes=axes, name="mask")
-    if spec.dtype.kind == "u" and "C" not in names:
-        colours = [{"label-value": value, "rgba": [*_rgb(colour), 255]} for value, colour in (spec.palette or {}).items()]
-        label = {"version": "0.5", **({"colors": colours} if colours else {})}
-        add_metadata(group, {"image-label": label}, fmt=FormatV05())
-
-
-_FORMATS: dict[MaskFormat, Callable[[Path, _Spec], AbstractContextManager[MaskWriter]]] = {
+_FORMATS: dict[MaskFormat, Callable[[Path, MaskSpec], AbstractContextManager[MaskWriter]]] = {
     "png": _png,
     "tiff": _tiff,
-    "ome-zarr": _ome_zarr,
+    "ome-zarr": write_ome_zarr,
     "npy": _npy,
 }

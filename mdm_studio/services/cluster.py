@@ -1,69 +1,285 @@
-"""Prediction spread over the workers of a ``dask.distributed`` cluster, one image a task."""
+"""Prediction spread over the workers of a ``dask.distributed`` cluster, one image a task.
+
+The cluster may be one of this machine, made for the run, or one that stands elsewhere. Its scheduler needs no MDM Studio: tasks
+and results are plain values, and the functions that call us travel whole. Its workers do, and they see the files under the same
+paths. The image of a worker that dies goes back to the queue; what it left unfinished is hidden, and swept in the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+import logging
+import queue
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mdm_studio.errors import UsageError
-from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.services.batch import FileResult, PredictOptions, predict_file
-from mdm_studio.services.classifier import Classifier, load_classifier
+import mdm_studio
+from mdm_studio.config import CACHE_BYTES
+from mdm_studio.errors import ClassifierError, OutputError, UsageError
+from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.services.export_record import classifier_digest
+from mdm_studio.services.export_request import ExportRequest, FileResult, TileProgress
 
-_PATIENCE = "10s"  # for a scheduler to answer
+if TYPE_CHECKING:
+    from mdm_studio.services.classifier import Classifier
 
-
-@dataclass(frozen=True)
-class RemoteClassifier:
-    """What a worker needs to load the classifier; every path must be readable from every worker."""
-
-    path: Path
-    backbone: str | None
-    device: str
-    cache: Path | None
-    cache_bytes: int
+_PATIENCE = "10s"  # for a scheduler to answer, and for its first worker
+_TELL_SECONDS = 0.5  # between two words of a worker on its image
+_LOOK_SECONDS = 0.25  # between two looks at `stop`
+_GIVE_UP_SECONDS = 120.0  # for workers to end the tile that they are at
 
 
 def predict_on_cluster(
-    address: str, classifier: RemoteClassifier, paths: Sequence[Path], options: PredictOptions
-) -> Iterator[FileResult]:
-    """Predict every image on the cluster whose scheduler is at `address`; yields each result as it comes.
+    request: ExportRequest, digest: str, paths: Sequence[Path], *, stop: Callable[[], bool]
+) -> Generator[TileProgress | FileResult, None, None]:
+    """Predict `paths` on the cluster that a request names; yields progress and results as they come.
+
+    Parameters
+    ----------
+    request : ExportRequest
+        With absolute paths; its `workers` or its `scheduler` says where.
+    digest : str
+        Of the classifier, see `mdm_studio.services.export_record.classifier_digest`: workers refuse any other.
+    paths : sequence of Path
+        The images that are to be predicted, whatever is there.
+    stop : callable
+        Asked several times a second; then no image is begun any more, and those on the way are given up after a tile.
 
     Raises
     ------
     UsageError
-        If ``distributed`` is not installed or no scheduler answers.
+        If ``distributed`` is not installed, no scheduler answers, or its workers cannot do it.
+    OutputError
+        If the scheduler is lost on the way.
     """
+    with _client(request) as client:
+        _check_workers(client, request)
+        with contextlib.closing(_Run(client, request, digest, paths, stop).events()) as events:
+            yield from events
+
+
+@contextlib.contextmanager
+def _client(request: ExportRequest) -> Iterator[Any]:
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, LocalCluster
     except ImportError as error:
-        raise UsageError("--scheduler needs the package distributed; install mdm-studio[cluster]") from error
+        option = "--scheduler" if request.scheduler else "--workers"
+        raise UsageError(f"{option} needs the package distributed; install mdm-studio[cluster]") from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by us, once
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ports that are taken, and of workers that are not of our version of Python
+        address: Any = request.scheduler
+        if not address:
+            # one thread each, as dask sets for what they load; a worker that is killed is started again
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=request.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+            address = stack.enter_context(cluster)
+        try:
+            client = stack.enter_context(Client(address, timeout=_PATIENCE))  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
+            ) from error
+        yield client
+
+
+def _check_workers(client: Any, request: ExportRequest) -> None:
+    """Complain about a cluster without workers, or with some that lack the program or the files."""
+    where = request.scheduler or "this machine"
     try:
-        client = Client(address, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
         raise UsageError(
-            f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
+            f"the scheduler at {where} has no workers; start some with `dask worker {where} --nthreads 1`, where MDM Studio is "
+            "installed and the files are under the same paths"
         ) from error
-    with client:
-        futures = [client.submit(_predict_one, classifier, path, options, pure=False) for path in paths]
-        for future in as_completed(futures):  # type: ignore[no-untyped-call]
-            yield future.result()
+
+    def look(paths: Sequence[str]) -> dict[str, Any]:  # travels whole: a worker without MDM Studio can run it
+        from pathlib import Path
+
+        try:
+            import mdm_studio
+        except ImportError:
+            return {"version": "", "missing": []}
+        return {"version": mdm_studio.__version__, "missing": [path for path in paths if not Path(path).exists()]}
+
+    wanted = [str(request.classifier), str(request.options.out), *(str(path.parent) for path in request.images[:1])]
+    for worker, found in client.run(look, wanted).items():
+        if not found["version"]:
+            raise UsageError(
+                f"the worker {worker} lacks MDM Studio {mdm_studio.__version__}: install it in the environment that its "
+                "`dask worker` is started from"
+            )
+        if found["version"] != mdm_studio.__version__:
+            raise UsageError(
+                f"the worker {worker} has MDM Studio {found['version']} and {mdm_studio.__version__} is running here: their "
+                "masks might differ; install the same version"
+            )
+        if found["missing"]:
+            raise UsageError(
+                f"the worker {worker} does not see {found['missing'][0]}: give it the folder under the same path (a network "
+                "drive), or run without --scheduler"
+            )
+
+
+class _Run:
+    """The images of one export on a cluster."""
+
+    def __init__(
+        self, client: Any, request: ExportRequest, digest: str, paths: Sequence[Path], stop: Callable[[], bool]
+    ) -> None:
+        self._client, self._stop = client, stop
+        self._topic = f"mdm-studio-{uuid.uuid4().hex[:8]}"
+        self._sign = request.options.out / f".stop.{uuid.uuid4().hex[:8]}.part"  # workers end when they see it
+        self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        order = request.to_json() | {"images": []}
+
+        def task(image: str) -> dict[str, Any]:  # travels whole: the scheduler need not know us
+            from mdm_studio.services.cluster import predict_one
+
+            return predict_one(order, digest, image, topic, sign)
+
+        topic, sign = self._topic, str(self._sign)
+        client.subscribe_topic(topic, lambda event: self._came.put(event[1]))
+        self._left = {}
+        for path in paths:
+            future = client.submit(task, str(path), pure=False)
+            self._left[future.key] = (path, future)
+        for _, future in list(self._left.values()):
+            future.add_done_callback(self._came.put)
+
+    def events(self) -> Generator[TileProgress | FileResult, None, None]:
+        stopped_at = 0.0
+        try:
+            while self._left:
+                if not stopped_at and self._stop():
+                    stopped_at = time.monotonic()
+                    self._sign.touch()
+                if stopped_at and time.monotonic() - stopped_at > _GIVE_UP_SECONDS:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    event = self._event(self._came.get(timeout=_LOOK_SECONDS), stopping=bool(stopped_at))
+                    if event is not None:
+                        yield event
+            for path, _ in self._left.values():
+                yield FileResult(path, "stopped", message="stopped on the way")
+        finally:
+            self._end()
+
+    def _event(self, what: Any, *, stopping: bool) -> TileProgress | FileResult | None:
+        if isinstance(what, Mapping):
+            return TileProgress(Path(what["image"]), what["done"], what["total"], what["pixels"], what["note"])
+        path, future = self._left.pop(what.key, (None, what))
+        if path is None:
+            return None
+        if future.status == "finished":
+            return _result(future.result())
+        if future.status == "error":
+            return FileResult(path, "failed", message=_words(path, future.exception()))
+        if stopping:
+            return FileResult(path, "stopped", message="stopped on the way")
+        raise OutputError(  # cancelled, and not by us
+            "the scheduler has gone away, or was restarted; start it again and repeat the command: what is done is kept"
+        )
+
+    def _end(self) -> None:
+        """Leave nothing running that still writes: workers give up after the tile they are at."""
+        if self._left and self._client.status == "running":
+            with contextlib.suppress(OSError):
+                self._sign.touch()
+            patience = time.monotonic() + _GIVE_UP_SECONDS / 10
+            futures = [future for _, future in self._left.values()]
+            while time.monotonic() < patience and not all(future.done() for future in futures):
+                time.sleep(_LOOK_SECONDS / 5)
+        with contextlib.suppress(OSError):
+            self._sign.unlink(missing_ok=True)
+
+
+def _result(facts: Mapping[str, Any]) -> FileResult:
+    return FileResult(
+        Path(facts["image"]),
+        facts["state"],
+        {kind: Path(path) for kind, path in facts["outputs"].items()},
+        facts["seconds"],
+        dict(facts["pixels"]),
+        facts["message"],
+        facts["objects"],
+    )
+
+
+def _words(path: Path, error: BaseException) -> str:
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return f"{path}: its worker died again and again, out of memory perhaps: predict it alone, or with fewer workers"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{path}: a worker lacks a package ({error}): install MDM Studio in the environment of every worker"
+    return f"{path}: its worker met {type(error).__name__}: {error}"
+
+
+# --------------------------------------------------------------------------------------------------------- on a worker
 
 
 @lru_cache(maxsize=1)
-def _loaded(remote: RemoteClassifier) -> Classifier:
-    return load_classifier(remote.path, backbone=remote.backbone, device=remote.device)
+def _loaded(path: Path, backbone: str | None, device: str, digest: str) -> Classifier:
+    from mdm_studio.services.classifier import load_classifier
+
+    if classifier_digest(*read_classifier(path)) != digest:
+        raise ClassifierError(f"{path} is another classifier on this worker: give every worker the same files")
+    return load_classifier(path, backbone=backbone, device=device)
 
 
-def _predict_one(remote: RemoteClassifier, path: Path, options: PredictOptions) -> FileResult:
-    """Runs on a worker."""
-    cache = FeatureCache(remote.cache, max_bytes=remote.cache_bytes) if remote.cache else None
-    steps = predict_file(_loaded(remote), path, options, cache)
+def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, sign: str) -> dict[str, Any]:
+    """Predict an image on a worker; what became of it as plain values.
+
+    Parameters
+    ----------
+    order : mapping
+        `ExportRequest.to_json`, without the images.
+    digest, image : str
+        Of the classifier, and the file.
+    topic : str
+        Under which progress is told.
+    sign : str
+        A file: once it is there, the image is given up.
+    """
+    from distributed import get_worker
+
+    from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.services.batch import predict_file
+
+    request = ExportRequest.from_json(order)
+    if Path(sign).exists():
+        return _facts(FileResult(Path(image), "stopped", message="stopped before it was begun"))
+    classifier = _loaded(request.classifier, request.backbone, request.device, digest)
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    steps = predict_file(classifier, Path(image), request.options, cache)
+    worker, told = get_worker(), 0.0
     while True:
         try:
-            next(steps)
-        except StopIteration as finished:
-            result: FileResult = finished.value
-            return result
+            event = next(steps)
+        except StopIteration as end:
+            return _facts(end.value)
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            worker.log_event(topic, {**vars(event), "image": image})
+            if Path(sign).exists():
+                steps.close()
+                return _facts(FileResult(Path(image), "stopped", message="stopped on the way"))
+
+
+def _facts(result: FileResult) -> dict[str, Any]:
+    outputs = {kind: str(path) for kind, path in result.outputs.items()}
+    return {**vars(result), "image": str(result.image), "outputs": outputs}

@@ -1,44 +1,322 @@
-"""Masks of many images, and all that goes with them: the export of `predict`, the window and the jobs."""
+"""Masks of many images, and all that goes with them: what `predict`, the window and the jobs drive.
+
+An export goes on where it was stopped or killed: what is up to date is kept (`mdm_studio.services.export_record` says what is),
+and unfinished files are swept. Every image is accounted for in ``export.json``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress
+from mdm_studio.errors import OutputError, ProjectError, UsageError
+from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.folder_lock import FolderLock
+from mdm_studio.io.images import check_unique_names, image_name
+from mdm_studio.io.tables import join_tables
+from mdm_studio.services.export_pace import Pace
+from mdm_studio.services.export_record import REPORT, Record, classifier_digest, recipes
+from mdm_studio.services.export_report import Report
+from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress, raise_failures
+from mdm_studio.services.jobs.states import JobReport
 
 if TYPE_CHECKING:
     from mdm_studio.io.job_folder import JobFolder
+    from mdm_studio.services.classifier import Classifier
 
-__all__ = ["ExportRequest", "FileResult", "PredictOptions", "TileProgress", "export", "preview", "run"]
+__all__ = ["ExportRequest", "FileResult", "PredictOptions", "TileProgress", "export", "pace_of", "preview", "run", "sweep"]
 
-PREVIEW = 1024
-"""Rows and columns that `preview` looks at, at most."""
-
-
-def run(folder: JobFolder, *, stop: Callable[[], bool]) -> Iterator[Any]:
-    """The job "export"."""
-    raise NotImplementedError
+MEASUREMENTS = "measurements"
+"""Name of the table of all images."""
+_SWEPT = re.compile(r"\..+\.[0-9a-f]{8}\.(part|part\.raw|old)")  # what `mdm_studio.io.atomic` and its users leave when killed
+_FOLDERS = ("", "probabilities", "uncertainty", "objects", "tables")
 
 
-def export(request: ExportRequest, *, stop: Callable[[], bool] = lambda: False) -> Iterator[TileProgress | FileResult]:
-    """Predict every image of a request."""
-    raise NotImplementedError
+def _never() -> bool:
+    return False
+
+
+def run(folder: JobFolder, *, stop: Callable[[], bool]) -> Iterator[JobReport]:
+    """The job "export": `export` with what ``job.json`` asks for. Resumed, it goes on with what is not done yet.
+
+    An image that fails does not fail the job: its last report and ``export.json`` name it.
+
+    Raises
+    ------
+    MDMStudioError
+        If no image could be predicted, or nothing can be.
+    """
+    request = ExportRequest.from_json(folder.settings()).resolved()
+    pace = pace_of(request)
+    results: list[FileResult] = []
+    begin = time.perf_counter()
+    facts = {"result": str(request.options.out)}
+    for event in export(request, stop=stop):
+        pace.see(event)
+        if isinstance(event, FileResult):
+            results.append(event)
+        elapsed = time.perf_counter() - begin
+        yield JobReport(
+            min(pace.share(), 0.999),
+            step=sum(result.state != "stopped" for result in results),
+            steps=len(request.images),
+            eta_s=pace.seconds_left(elapsed),
+            rate=pace.pixels / 1e6 / elapsed if elapsed else None,
+            unit="Mpixel/s",
+            note=image_name(event.image),
+            facts=facts | _counts(results),
+        )
+    if len(results) < len(request.images) or any(result.state == "stopped" for result in results):
+        return
+    if all(result.state == "failed" for result in results):
+        raise_failures(results)
+    failed = [result for result in results if result.state == "failed"]
+    note = f"{len(failed)} of {len(results)} images failed, see {request.options.out / REPORT}" if failed else ""
+    count = len(results)
+    yield JobReport(1.0, step=count, steps=count, eta_s=0.0, unit="Mpixel/s", note=note, facts=facts | _counts(results))
+
+
+def _counts(results: Sequence[FileResult]) -> dict[str, int]:
+    return {state: sum(result.state == state for result in results) for state in ("done", "skipped", "failed")}
+
+
+def pace_of(request: ExportRequest) -> Pace:
+    """What tells how far the export of a request is; reads the sizes of its files."""
+    images = request.resolved().images
+    return Pace({path: _bytes(path) for path in images})
+
+
+def _bytes(path: Path) -> int:
+    try:
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
+
+
+def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iterator[TileProgress | FileResult]:
+    """Predict every image of a request; an image that fails is reported, and the others go on.
+
+    Parameters
+    ----------
+    request : ExportRequest
+        What is wanted.
+    stop : callable
+        Asked after every tile; once it says True, the image on the way is given up and the export ends, and the next one goes
+        on there. Closing the generator does the same.
+
+    Yields
+    ------
+    TileProgress
+        After each tile.
+    FileResult
+        Of each image, once; on several workers not in their order.
+
+    Raises
+    ------
+    UsageError
+        If the options contradict each other, or an image would be replaced by its own mask.
+    InputError
+        If two images have one name.
+    ClassifierError
+        If the classifier is damaged or its backbone is not here.
+    OutputError
+        If the folder cannot be written, or another export is writing there.
+
+    Notes
+    -----
+    ``export.json`` is written at the end, however it comes. The table of all images has those that are done; closing the
+    generator leaves it as it was.
+    """
+    request = request.resolved()
+    check_unique_names(request.images)
+    _check_outputs(request)
+    info, tensors = read_classifier(request.classifier)
+    digest = classifier_digest(info, tensors)
+    smooth = info.smooth if request.options.smooth is None else request.options.smooth
+    alone = not (request.workers or request.scheduler)
+    loaded = _load(request) if alone else None  # before anything is made
+    with _held(request.options.out):
+        sweep(request.options.out)
+        record = Record(request.options.out)
+        _check_ours(request.options, record)
+        wanted = recipes(digest, request.options, smooth)
+        one = _Export(request, digest, wanted, record, Report(request, info, digest, smooth), stop, loaded)
+        yield from one.events()
+
+
+@dataclass
+class _Export:
+    """An export that holds its folder."""
+
+    request: ExportRequest
+    digest: str
+    wanted: dict[str, str]
+    record: Record
+    report: Report
+    stop: Callable[[], bool]
+    classifier: Classifier | None
+
+    def events(self) -> Iterator[TileProgress | FileResult]:
+        state: Literal["done", "stopped", "failed"] = "failed"
+        message = ""
+        try:
+            yield from self._images()
+            state = "stopped" if len(self._settled()) < len(self.request.images) else "done"
+            self._join()
+        except (GeneratorExit, KeyboardInterrupt):
+            state = "stopped"
+            raise
+        except BaseException as error:
+            state, message = "failed", str(error) or type(error).__name__
+            raise
+        finally:
+            sweep(self.request.options.out)
+            with contextlib.suppress(OutputError) if state == "failed" else contextlib.nullcontext():
+                self.report.write(self.record, state, message)
+                self.record.finish()
+
+    def _settled(self) -> list[FileResult]:
+        return [result for result in self.report.results if result.state != "stopped"]
+
+    def _images(self) -> Iterator[TileProgress | FileResult]:
+        to_do: list[Path] = []
+        for path in self.request.images:
+            outputs = self.request.options.paths(image_name(path))
+            verdict, words = self.record.verdict(path, outputs, self.wanted)
+            if verdict == "do" or self.request.options.overwrite:
+                to_do.append(path)
+                continue
+            found = FileResult(path, "skipped" if verdict == "keep" else "failed", outputs, message=words)
+            self.report.add(found)
+            yield found
+        self.record.begin(to_do, self.request.options)
+        with contextlib.closing(self._predicted(to_do)) as events:
+            for event in events:
+                if isinstance(event, FileResult):
+                    if event.state == "done":
+                        self.record.done(event.image, event.outputs, self.wanted)
+                    self.report.add(event)
+                yield event
+
+    def _predicted(self, paths: Sequence[Path]) -> Generator[TileProgress | FileResult, None, None]:
+        if self.classifier is not None:
+            yield from _one_by_one(self.request, self.classifier, paths, self.stop)
+        elif paths:
+            from mdm_studio.services.cluster import predict_on_cluster
+
+            yield from predict_on_cluster(self.request, self.digest, paths, stop=self.stop)
+
+    def _join(self) -> None:
+        """The table of all images whose table is of this recipe, those of earlier runs among them."""
+        out = self.request.options.out
+        for kind in self.request.options.tables:
+            tables = [
+                out / key
+                for key, entry in sorted(self.record.files.items())
+                if entry.recipe == self.wanted[kind] and key.startswith("tables/") and key.endswith(f".{kind}")
+            ]
+            target = out / f"{MEASUREMENTS}.{kind}"
+            join_tables([path for path in tables if path.exists()], target)
+            self.record.done(out, {kind: target}, self.wanted)
+
+
+def _load(request: ExportRequest) -> Classifier:
+    from mdm_studio.services.classifier import load_classifier
+
+    return load_classifier(request.classifier, backbone=request.backbone, device=request.device)
+
+
+def _one_by_one(
+    request: ExportRequest, classifier: Classifier, paths: Sequence[Path], stop: Callable[[], bool]
+) -> Generator[TileProgress | FileResult, None, None]:
+    from mdm_studio.config import CACHE_BYTES
+    from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.services.batch import predict_file
+
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    for path in paths:
+        if stop():
+            return
+        steps = predict_file(classifier, path, request.options, cache)
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                yield end.value
+                break
+            yield event
+            if stop():
+                steps.close()
+                yield FileResult(path, "stopped", message="stopped on the way")
+                return
 
 
 def preview(
     classifier: Path, path: Path, options: PredictOptions, *, backbone: str | None = None, device: str = "auto"
-) -> dict[str, NDArray[np.generic]]:
-    """One image, in memory, nothing written.
+) -> dict[str, NDArray[Any]]:
+    """What an export would make of an image, in memory: see `mdm_studio.services.export_preview`, which loads PyTorch."""
+    from mdm_studio.services import export_preview
 
-    Returns
-    -------
-    dict
-        "image" (C, h, w) raw pixels, "mask" (h, w) class values, "probabilities" (K, h, w), "uncertainty" (h, w), and "objects"
-        (h, w) numbers if `options` has objects: of the middle of the first plane, `PREVIEW` pixels a side at most.
-    """
-    raise NotImplementedError
+    return export_preview.preview(classifier, path, options, backbone=backbone, device=device)
+
+
+# ---------------------------------------------------------------------------------------------------------- the folder
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    try:
+        lock = FolderLock(out)
+    except ProjectError as error:
+        raise OutputError(f"another export is writing into {out}: wait for it, stop it, or choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sweep(out: Path) -> None:
+    """Remove what killed exports left unfinished in a folder; call it while holding the folder."""
+    for folder in _FOLDERS:
+        with contextlib.suppress(OSError):
+            for path in list((out / folder).iterdir()):
+                if _SWEPT.fullmatch(path.name):
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_outputs(request: ExportRequest) -> None:
+    """No image may be replaced by a mask of itself or another."""
+    images = {path.resolve() for path in request.images}
+    for path in request.images:
+        for output in request.options.paths(image_name(path)).values():
+            if output in images:
+                raise UsageError(f"{output} is one of the images and a mask would replace it: choose another folder")
+
+
+def _check_ours(options: PredictOptions, record: Record) -> None:
+    """What is written once for the whole folder must not replace somebody's file."""
+    if options.overwrite:
+        return
+    names = [f"{MEASUREMENTS}.{kind}" for kind in options.tables if f"{MEASUREMENTS}.{kind}" not in record.files]
+    names += [] if record.known else [REPORT]
+    for name in names:
+        if (options.out / name).exists():
+            raise OutputError(
+                f"{options.out / name} was not written by an export: pass --overwrite to replace it, or choose another folder"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,14 +114,13 @@ class ExportRequest:
 
     def resolved(self) -> ExportRequest:
         """The same with absolute paths, as another process needs them."""
-        options = asdict_shallow(self.options) | {"out": self.options.out.expanduser().resolve()}
-        facts = asdict_shallow(self) | {
-            "classifier": self.classifier.expanduser().resolve(),
-            "images": tuple(path.expanduser().absolute() for path in self.images),  # a link keeps its name
-            "options": PredictOptions(**options),
-            "cache": self.cache.expanduser().resolve() if self.cache else None,
-        }
-        return ExportRequest(**facts)
+        return replace(
+            self,
+            classifier=self.classifier.expanduser().resolve(),
+            images=tuple(path.expanduser().absolute() for path in self.images),  # a link keeps its own name
+            options=replace(self.options, out=self.options.out.expanduser().resolve()),
+            cache=self.cache.expanduser().resolve() if self.cache else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The job.json of such an export."""
@@ -150,17 +149,11 @@ class ExportRequest:
         try:
             options = dict(facts["options"])
             objects = options.pop("objects")
+            options |= {"out": Path(options["out"]), "tables": tuple(options["tables"])}
             return cls(
                 Path(facts["classifier"]),
                 tuple(Path(path) for path in facts["images"]),
-                PredictOptions(
-                    **options
-                    | {
-                        "out": Path(options["out"]),
-                        "tables": tuple(options["tables"]),
-                        "objects": None if objects is None else ObjectOptions(**objects),
-                    }
-                ),
+                PredictOptions(**options, objects=None if objects is None else ObjectOptions(**objects)),
                 facts["backbone"],
                 facts["device"],
                 Path(facts["cache"]) if facts["cache"] else None,
@@ -169,11 +162,6 @@ class ExportRequest:
             )
         except (KeyError, TypeError) as error:
             raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
-
-
-def asdict_shallow(value: Any) -> dict[str, Any]:
-    """Fields of a dataclass, which stay what they are."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 @dataclass(frozen=True)

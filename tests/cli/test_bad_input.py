@@ -51,7 +51,7 @@ def test_one_unreadable_image_among_many(run, fitted, images_and_labels, tmp_pat
     assert outcome.code == 1
     assert "1 of 4 images failed" in outcome.error
     assert "broken.png" in outcome.stderr
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["field0.png", "field1.png", "field2.png"]
+    assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["field0.png", "field1.png", "field2.png"]
 
 
 def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
@@ -76,7 +76,7 @@ def test_odd_but_usable_images(run, fitted, tmp_path):
     sizes = _odd_images(tmp_path / "odd")
     outcome = run("predict", fitted, tmp_path / "odd", "--out", tmp_path / "m")
     assert outcome.code == 0
-    masks = sorted((tmp_path / "m").iterdir())
+    masks = sorted((tmp_path / "m").glob("*.png"))
     assert len(masks) == 9
     for path in masks:
         assert np.asarray(Image.open(path)).shape == sizes.get(path.stem, (20, 30))

@@ -23,7 +23,7 @@ def test_main_job(run, fitted, images_and_labels, tmp_path):
     outcome = run("predict", fitted, images, "--out", out, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.stdout)["done"] == 3
-    assert sorted(path.name for path in out.iterdir()) == ["field0.png", "field1.png", "field2.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "field0.png", "field1.png", "field2.png"]
     mask = _mask(out / "field2.png")
     assert mask.shape == (60, 70)
     assert set(np.unique(mask)) == {1, 2}

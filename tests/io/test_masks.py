@@ -77,7 +77,7 @@ def test_stacks_round_trip(tmp_path: Path, format_: MaskFormat, axes: str) -> No
         np.testing.assert_array_equal(np.load(path), array)
         return
     with open_image(path) as image:
-        order = [image.stack_axes.index(axis) for axis in masks._ome_axes(axes)[: len(stack)]]
+        order = [image.stack_axes.index(axis) for axis in masks.ome_axes(axes)[: len(stack)]]
         assert tuple(image.stack_shape[i] for i in order) == stack
         for index in np.ndindex(stack):
             where = [0] * len(stack)
@@ -309,7 +309,7 @@ def test_class_colours_differ(classes: int) -> None:
     assert list(palette) == list(range(classes + 1))
     assert len(set(palette.values())) == len(palette)
     if classes <= 34:
-        rgb = np.array([masks._rgb(colour) for colour in palette.values()])
+        rgb = np.array([masks.rgb(colour) for colour in palette.values()])
         distances = np.linalg.norm(rgb[:, None] - rgb[None], axis=-1) + 1000 * np.eye(len(rgb))
         assert distances.min() > 20
 

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
-from skimage.measure import label
 
 from mdm_studio.errors import OutputError
-from mdm_studio.io import tables
-from mdm_studio.io.tables import object_table, objects_from_mask, write_rows
+from mdm_studio.io.tables import is_whole_table, join_tables, write_rows, write_table
 
 
 def test_columns_keep_the_order_of_first_use(tmp_path: Path) -> None:
@@ -48,77 +44,52 @@ def test_tables_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[
     assert [{"a": row["a"], "b,\n": int(row["b,\n"]), '"c"': float(row['"c"'])} for row in read] == rows
 
 
-def test_touching_objects_of_two_classes_stay_apart() -> None:
-    mask = np.array([[1, 1, 2, 2], [0, 1, 2, 0], [3, 0, 0, 2], [0, 3, 0, 0]], np.uint8)
-    np.testing.assert_array_equal(
-        objects_from_mask(mask), np.array([[1, 1, 2, 2], [0, 1, 2, 0], [3, 0, 0, 2], [0, 3, 0, 0]], np.uint16), strict=True
-    )
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    from pyarrow import parquet
+
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows
 
 
-def test_small_objects_and_background_classes_are_left_out() -> None:
-    mask = np.array([[1, 1, 1, 1], [1, 2, 1, 2], [1, 1, 1, 2], [0, 1, 1, 1]], np.uint8)
-    assert objects_from_mask(mask, background=(0, 1)).tolist() == [[0] * 4, [0, 1, 0, 2], [0, 0, 0, 2], [0] * 4]
-    assert objects_from_mask(mask, 2, background=(0, 1)).tolist() == [[0] * 4, [0, 0, 0, 1], [0, 0, 0, 1], [0] * 4]
-    assert objects_from_mask(mask, background=()).max() == 4
-    assert not objects_from_mask(np.zeros((1, 1), np.uint8)).any()
+COLUMNS = {"image": np.full(2, "µ,b"), "n": np.array([1, 2]), "x": np.array([1.5, np.nan])}
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    mask=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 2)),
-    band=st.integers(1, 13),
-)
-def test_bands_do_not_show(mask: NDArray[np.uint8], band: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "_BAND_ROWS", band)
-        objects = objects_from_mask(mask)
-    whole = label(mask, background=0, connectivity=2)
-    pairs = {(int(a), int(b)) for a, b in zip(objects.ravel(), whole.ravel(), strict=True)}
-    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
-    assert objects.max() == whole.max()
-    assert (0, 0) in pairs or not (mask == 0).any()
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_as_csv_and_parquet(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"t.{kind}"
+    assert not is_whole_table(path)
+    write_table(path, COLUMNS)
+    assert is_whole_table(path)
+    first, second = read(path)
+    if kind == "csv":
+        assert first == {"image": "µ,b", "n": "1", "x": "1.5"}
+        assert second["x"] == ""
+    else:
+        assert first == {"image": "µ,b", "n": 1, "x": 1.5}
+        assert second["x"] is None
+        path.write_bytes(path.read_bytes()[:-3])
+        assert not is_whole_table(path)
 
 
-def test_many_objects_need_32_bits() -> None:
-    mask = np.zeros((600, 600), np.uint8)
-    mask[::2, ::2] = 1
-    assert objects_from_mask(mask).dtype == np.uint32
-    assert objects_from_mask(mask).max() == 90000
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_of_other_columns_are_joined(tmp_path: Path, kind: str) -> None:
+    """An image without objects has a header and no rows; one with another channel has a column more."""
+    write_table(tmp_path / f"a.{kind}", COLUMNS)
+    write_table(tmp_path / f"b.{kind}", {"image": np.full(0, ""), "n": np.zeros(0, np.int64), "x": np.zeros(0)})
+    write_table(tmp_path / f"c.{kind}", {"image": np.full(1, "c"), "n": np.array([7]), "more": np.array([0.25])})
+    join_tables([tmp_path / f"{name}.{kind}" for name in "abc"], tmp_path / f"all.{kind}")
+    rows = read(tmp_path / f"all.{kind}")
+    assert [row["image"] for row in rows] == ["µ,b", "µ,b", "c"]
+    assert list(rows[0]) == ["image", "n", "x", "more"]
+    assert (float(rows[2]["n"]), rows[2]["x"] or None, float(rows[2]["more"])) == (7, None, 0.25)
 
 
-def test_object_table() -> None:
-    mask = np.zeros((20, 30), np.uint8)
-    mask[2:6, 10:14] = 2
-    mask[10, 20] = 1
-    intensity = np.stack([np.full(mask.shape, 7), mask * 10]).astype(np.uint16)
-    first, second = object_table(objects_from_mask(mask), mask, intensity, pixel_size=(0.5, 0.25), unit="micrometer")
-    diameter = np.sqrt(4 * 16 / np.pi)
-    assert first == pytest.approx({
-        "label": 1, "class": 2, "area": 16.0, "centroid_y": 3.5, "centroid_x": 11.5,
-        "bbox_top": 2, "bbox_left": 10, "bbox_bottom": 6, "bbox_right": 14,
-        "equivalent_diameter": diameter, "eccentricity": 0.0, "mean_intensity_0": 7.0, "mean_intensity_1": 20.0,
-        "area_micrometer2": 2.0, "equivalent_diameter_micrometer": np.sqrt(8 / np.pi),
-        "centroid_y_micrometer": 1.75, "centroid_x_micrometer": 2.875,
-    })  # fmt: skip
-    assert (second["class"], second["area"], second["mean_intensity_1"]) == (1, 1, 10)
-    assert list(first) == list(second)
-    assert {type(value) for value in first.values()} == {int, float}
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_object_table_without_objects_or_with_one_channel(channels: int) -> None:
-    mask = np.zeros((5, 6), np.uint8)
-    intensity = np.ones((channels, 5, 6))
-    assert object_table(mask, mask, intensity) == []
-    mask[2, 3] = 4
-    (row,) = object_table(objects_from_mask(mask), mask, intensity)
-    assert [row[f"mean_intensity_{c}"] for c in range(channels)] == [1.0] * channels
-    assert len(object_table(objects_from_mask(mask), mask)[0]) == 11
-
-
-def test_object_table_refuses_other_sizes() -> None:
-    mask = np.ones((5, 6), np.uint8)
-    with pytest.raises(ValueError, match=r"\(5, 6\).*\(1, 6, 5\)"):
-        object_table(mask, mask, np.ones((1, 6, 5)))
-    with pytest.raises(ValueError, match=r"\(6, 5\).*none"):
-        object_table(mask, mask.T)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_damaged_table_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"a.{kind}").write_bytes(b"\xff\xfe")
+    with pytest.raises(OutputError, match=rf"a\.{kind}"):
+        join_tables([tmp_path / f"a.{kind}"], tmp_path / f"all.{kind}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"a.{kind}"]
