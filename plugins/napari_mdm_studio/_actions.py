@@ -58,6 +58,13 @@ def _toggle_uncertainty(home: SessionHome) -> None:
     home.bridge.set_output(UNCERTAINTY, UNCERTAINTY not in home.bridge.outputs)
 
 
+def _toggle_reviewed(home: SessionHome) -> None:
+    if home.project is None:
+        home.tell("No project is open: create or open one first.")
+    else:
+        home.project.toggle_reviewed()
+
+
 ACTIONS: tuple[Action, ...] = (
     *(
         Action(f"choose_class_{number}", f"Paint with class {number}", str(number), partial(choose_class, number))
@@ -67,6 +74,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("toggle_prediction", "Show or hide the prediction", "Tab", toggle_prediction),
     Action("toggle_uncertainty", "Show or hide the uncertainty", "", _toggle_uncertainty),
     Action("suggest_next", "Suggest where to label next", "N", lambda home: home.session.suggest_next()),
+    Action("next_image", "Show the next image of the project", "PageDown", lambda home: home.next_image(1)),
+    Action("previous_image", "Show the image of the project before", "PageUp", lambda home: home.next_image(-1)),
+    Action("toggle_reviewed", "Mark the image as reviewed, or not", "R", _toggle_reviewed),
     Action("toggle_live", "Learn while painting, or not", "L", lambda home: home.session.set_live(not home.session.live)),
     Action("update_once", "Update the prediction once", "", lambda home: home.session.update_once()),
     Action("cancel", "Cancel what is running", "", lambda home: home.session.cancel()),

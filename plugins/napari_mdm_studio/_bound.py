@@ -126,39 +126,48 @@ def views_of(viewer: Viewer, images: Iterable[BoundImage]) -> dict[tuple[str, tu
 
 def image_layer(viewer: Viewer, image: LoadedImage) -> Image:
     """Show an image of a project."""
-    places = len(image.scale)
-    units = ("pixel",) * (places - 2) + (image.units or "pixel",) * 2
-    return viewer.add_image(
-        _data(image), multiscale=len(image.levels) > 1, rgb=image.rgb, name=image.name, scale=image.scale, units=units
-    )
+    place = {"scale": image.scale, "units": _units(image)}
+    return viewer.add_image(_data(image), multiscale=len(image.levels) > 1, rgb=image.rgb, name=image.name, **place)
 
 
 def fits(bound: BoundImage, image: LoadedImage) -> bool:
-    """Whether the layers of an image can show another one; making new ones takes napari seconds."""
-    layer: Any = bound.layer
-    old, new = finest(layer), image.levels[0]
+    """Whether the strokes of an image, and its outputs, can show those of another one; napari takes seconds for new layers."""
+    return type(bound.array) is type(image.labels) and bound.array.ndim == image.labels.ndim
+
+
+def show_pixels(viewer: Viewer, layer: Image, image: LoadedImage) -> Image:
+    """Show another image in a layer or, where napari cannot have it so, in a new one in its place."""
+    old: Any = finest(layer)
+    new: Any = image.levels[0]
     same_kind = (layer.rgb, old.ndim, old.dtype) == (image.rgb, len(new.shape), new.dtype)
-    same_axes = bound.channel_axis == image.channel_axis and type(bound.array) is type(image.labels)
-    return same_kind and same_axes and layer.multiscale == (len(image.levels) > 1)
-
-
-def refill(bound: BoundImage, image: LoadedImage) -> Geometry:
-    """Show another image, which `fits`, and its strokes in the layers of a bound one; gives its place."""
-    layer, strokes = bound.layer, bound.strokes
+    if not same_kind or layer.multiscale != (len(image.levels) > 1):
+        layers, active = viewer.layers, viewer.layers.selection.active
+        made = image_layer(viewer, image)
+        layers.move(layers.index(made), layers.index(layer))
+        layers.remove(layer)
+        layers.selection.active = made if active is layer else active
+        return made
     layer.data = _data(image)
     layer.name = image.name
     layer.scale = image.scale
-    layer.units = ("pixel",) * (layer.ndim - 2) + (image.units or "pixel",) * 2
+    layer.units = _units(image)
     layer.reset_contrast_limits_range()
     layer.reset_contrast_limits()
-    geometry = Geometry.of(layer, image.channel_axis)
+    return layer
+
+
+def show_strokes(strokes: Labels, image: LoadedImage, geometry: Geometry) -> None:
+    """Show the strokes of another image in a layer."""
     mode = strokes.mode
     strokes.editable = False  # napari forgets what could be undone: it was painted in the other image
     strokes.data = image.labels  # editable again
     strokes.mode = mode
     strokes.name = image.name + _SUFFIX
     geometry.apply(strokes)
-    return geometry
+
+
+def _units(image: LoadedImage) -> tuple[str, ...]:
+    return ("pixel",) * (len(image.scale) - 2) + (image.units or "pixel",) * 2
 
 
 def _data(image: LoadedImage) -> Any:

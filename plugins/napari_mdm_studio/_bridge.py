@@ -10,7 +10,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from mdm_studio.errors import InputError
-from napari_mdm_studio._bound import BoundImage, fits, image_layer, refill, strokes_layer, views_of
+from napari_mdm_studio._bound import BoundImage, fits, image_layer, show_pixels, show_strokes, strokes_layer, views_of
 from napari_mdm_studio._brush import BrushFollower, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
@@ -118,14 +118,18 @@ class Bridge:
             layer = image_layer(self.viewer, image)
             bound = self.add(layer, image.channel_axis, key=image.id, strokes=image.labels)
             if former is not None:
+                hand_over(former.strokes, bound.strokes)
                 self.park(former.key)
+            self.viewer.layers.selection.active = bound.strokes
             return bound
         self._release(former)
-        pictures = former.pictures
-        pictures.geometry = refill(former, image)
+        layer, pictures = show_pixels(self.viewer, former.layer, image), former.pictures
+        geometry = Geometry.of(layer, image.channel_axis)
+        show_strokes(former.strokes, image, geometry)
+        pictures.move_to(lambda: layer.name, geometry)
         for output in list(pictures.layers):
             pictures.refill(output, self.session.picture(image.id, output), self.session.classes)
-        layers = (former.layer, former.strokes, pictures)
+        layers = (layer, former.strokes, pictures)
         bound = self._bind(image.id, layers, image.labels, image.channel_axis, None, kept=True)
         if former.key != image.id:
             self.parked.emit(former.key)

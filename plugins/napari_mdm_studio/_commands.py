@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
+from mdm_studio.errors import MDMStudioError
 from napari_mdm_studio._actions import action
 from napari_mdm_studio._preferences import DISPLAY_NAME
-from napari_mdm_studio._session_home import SEGMENT, SessionHome, home_of
+from napari_mdm_studio._session_home import BROWSER, SEGMENT, SessionHome, home_of
 
 
 def open_segment() -> SessionHome | None:
@@ -24,6 +26,42 @@ def open_segment() -> SessionHome | None:
         # by this name the menus know it, and close it instead of opening another one
         viewer.window.add_dock_widget(Segment(viewer), name=f"{SEGMENT} ({DISPLAY_NAME})", area="right")
     return home
+
+
+def open_browser() -> SessionHome | None:
+    """Open the dock with the images of the project in the viewer in front."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return None
+    home = home_of(viewer)
+    if BROWSER not in home.docks:
+        from napari_mdm_studio._browser import ImageBrowser
+
+        dock = ImageBrowser(viewer)
+        viewer.window.add_dock_widget(dock, name=f"{BROWSER} ({DISPLAY_NAME})", area="left")
+        dock.make_room()
+    return home
+
+
+def open_project_folder(folder: Path) -> None:
+    """Open a project in the viewer in front, with the docks that show and label its images."""
+    import napari
+    from napari.utils.notifications import show_warning
+
+    from napari_mdm_studio._project import open_project
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return
+    try:
+        open_project(viewer, folder)
+    except MDMStudioError as error:
+        show_warning(str(error))
+        return
+    open_segment()
+    open_browser()
 
 
 def _command(name: str) -> Callable[[], None]:
@@ -49,6 +87,9 @@ erase = _command("erase")
 toggle_prediction = _command("toggle_prediction")
 toggle_uncertainty = _command("toggle_uncertainty")
 suggest_next = _command("suggest_next")
+next_image = _command("next_image")
+previous_image = _command("previous_image")
+toggle_reviewed = _command("toggle_reviewed")
 toggle_live = _command("toggle_live")
 update_once = _command("update_once")
 cancel = _command("cancel")

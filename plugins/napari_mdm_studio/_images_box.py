@@ -92,6 +92,9 @@ class ImagesBox(Section):
     def _update(self) -> None:
         from napari.layers import Image
 
+        if self._home.project is not None:  # it shows its own images, one at a time
+            self.hide()
+            return
         there = [layer for layer in self._home.viewer.layers if isinstance(layer, Image)]
         layers = [layer for layer in there if not OUTPUT.items() <= layer.metadata.items()]
         self._axes = {layer: self._axes.get(layer, likely_channel_axis(layer)) for layer in layers}

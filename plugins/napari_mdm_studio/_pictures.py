@@ -105,6 +105,10 @@ class PictureLayers:
             layers.selection.active = active
         return layer
 
+    def move_to(self, name: Callable[[], str], geometry: Geometry) -> None:
+        """Belong to another image from now on; `refill` shows its outputs."""
+        self._name, self.geometry = name, geometry
+
     def refill(self, output: str, levels: Sequence[Any], classes: Sequence[LabelClass]) -> None:
         """Show the output of another image at its place in the same layer; where that cannot be, the layer goes."""
         layer: Any = self.layers[output]

@@ -1,4 +1,4 @@
-"""What napari opens through this plugin: folders of images, and classifiers."""
+"""What napari opens through this plugin: folders of images, projects, and classifiers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from mdm_studio.io.images import find_images, image_name, open_image
 
 Reader = Callable[[Any], list[tuple[Any, ...]]]
 
+PROJECT_FILE = "project.json"
+"""A folder that holds this file is a project."""
 _NOTHING: list[tuple[Any, ...]] = [(None,)]  # napari's word for "read, and no layer came of it"
 _GAP = 16  # pixels between neighbours, as in the sample data
 
 
 def folder_reader(path: str | Sequence[str]) -> Reader | None:
-    """A reader of a folder of images, or None if `path` is no such folder."""
+    """A reader of a folder of images or of a project, or None if `path` is neither."""
     if not isinstance(path, str) or not Path(path).is_dir() or Path(path).suffix.lower() == ".zarr":
         return None
+    if (Path(path) / PROJECT_FILE).is_file():
+        return read_project
     try:
         find_images([path])
     except NoImagesError:
@@ -81,6 +85,14 @@ def _read(file: Path) -> NDArray[Any]:
         elif image.channels == 1:
             planes = [plane[0] for plane in planes]
     return np.ascontiguousarray(planes[0] if len(planes) == 1 else np.stack(planes))
+
+
+def read_project(path: str) -> list[tuple[Any, ...]]:
+    """Open a project in the viewer in front, with its docks; no layer comes of it here."""
+    from napari_mdm_studio._commands import open_project_folder
+
+    open_project_folder(Path(path))
+    return _NOTHING
 
 
 def classifier_reader(path: str | Sequence[str]) -> Reader | None:

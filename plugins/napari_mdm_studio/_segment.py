@@ -133,6 +133,8 @@ class Segment(Dock):
         self.why.show()
         bound = self.home.bridge.images.get(suggestion.plane.image)
         if bound is None:
+            if self.home.project is not None:  # it is not shown now
+                self.home.project.show(suggestion.plane.image, lambda: self._go_to(suggestion))
             return
         rows, cols = suggestion.window.rows, suggestion.window.cols
         place = np.unravel_index(suggestion.plane.plane, bound.geometry.shape[:-2])

@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal, SignalInstance
 from qtpy.QtCore import QEvent, QObject
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from mdm_studio.services.session import Session
+    from mdm_studio.services.workspace import Workspace
+    from napari_mdm_studio._project import ProjectView
 
 SEGMENT = "Segment"
 """Name of the dock that labels."""
+BROWSER = "Images of the project"
+"""Name of the dock that lists images."""
 _LABELS_MODULES = ("pandas", "napari._qt.layer_controls.qt_labels_controls", "napari._vispy.layers.labels")
 _warm = threading.Event()
 _homes: weakref.WeakKeyDictionary[Any, SessionHome] = weakref.WeakKeyDictionary()
@@ -53,6 +58,11 @@ def home_of(viewer: Any, *, session: Callable[[Preferences], Session] | None = N
     return home
 
 
+def present_home(viewer: Any) -> SessionHome | None:
+    """The home of a viewer's session, if there is one already."""
+    return _homes.get(getattr(viewer, "__wrapped__", viewer))
+
+
 def warm_up() -> None:
     """Import what the session's threads and napari's first Labels layer will want; seconds, the first time.
 
@@ -66,15 +76,15 @@ def warm_up() -> None:
     _warm.set()
 
 
-def new_session(chosen: Preferences) -> Session:
-    """A session as the preferences have it."""
+def new_session(chosen: Preferences, keep: Literal["automatic"] | Path = "automatic") -> Session:
+    """A session as the preferences have it; `keep` is a project, or else the work goes into a recovery project."""
     from mdm_studio.config import CACHE_BYTES, default_cache_dir
     from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.session import LiveSettings, Session
 
     settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
     cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)
-    session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep="automatic")
+    session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep=keep)
     for name in ("background", "object"):  # two at least are needed, and a restored project brings its own
         session.add_class(name)
     return session
@@ -96,6 +106,9 @@ class SessionHome:
         dock sets it.
     docks : dict
         The docks that are open, by name; see `has_dock`.
+    project : ProjectView or None
+        Shows the images of a project one at a time; None while images are chosen among the viewer's own layers. See
+        `napari_mdm_studio._project.open_project`.
     """
 
     closed = Signal()
@@ -106,13 +119,31 @@ class SessionHome:
         self.runner = Runner()
         self.save: Callable[[], bool] | None = None
         self.docks: dict[str, QWidget] = {}
+        self.project: ProjectView | None = None
         self._kept: dict[Relay, QWidget | None] = {}
         self._open = True
         self.bridge: Bridge = Bridge(viewer, session, self.relay)
         self.relay(session.failed, self.warn)
         self.relay(session.noticed, self.tell)
         self._keys = KeyBinder(self, canvas_widget(viewer))
-        self._watch = _CloseWatch(main_window(viewer), self._may_close, self.close)
+        self._watch = _CloseWatch(main_window(viewer), self.may_close, self.close)
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """The project that is open, if one is."""
+        return self.project.workspace if self.project else None
+
+    def show_image(self, image_id: str) -> None:
+        """Show an image of the project in place of the one that is shown."""
+        if self.project is not None:
+            self.project.show(image_id)
+
+    def next_image(self, step: int = 1) -> None:
+        """Show the next image of the project, or the one before (-1), in the order of the browser."""
+        if self.project is None:
+            self.tell("No project is open: create or open one first.")
+        else:
+            self.project.step(step)
 
     def relay(
         self,
@@ -182,9 +213,9 @@ class SessionHome:
 
         show_warning(text)
 
-    def _may_close(self) -> bool:
+    def may_close(self) -> bool:
         """Ask about unsaved work; without images nothing is left to lose."""
-        unsaved = self.session.unsaved() if self.bridge.images else None
+        unsaved = self.session.unsaved() if self.bridge.images or self.project else None
         if unsaved is None:
             return True
         answer = ask_about_unsaved(main_window(self.viewer), unsaved)
@@ -207,7 +238,10 @@ class SessionHome:
         self._kept.clear()
         self.bridge.close()
         self.runner.close()
-        self.session.close()
+        if self.project is None:
+            self.session.close()
+        else:
+            self.project.close()
         self.closed.emit()
 
 

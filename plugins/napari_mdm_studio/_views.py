@@ -56,6 +56,7 @@ class ViewWatcher(QObject):
         super().__init__(parent)
         self._timer = QTimer(self, singleShot=True, interval=_PAUSE)
         self._timer.timeout.connect(look)
+        self._look = look
         camera, dims = viewer.scene.camera.events, viewer.dims.events
         self._emitters = [camera.zoom, camera.center, viewer.canvas.events.size]
         self._emitters += [dims.current_step, dims.order, dims.ndisplay, dims.range]
@@ -73,3 +74,5 @@ class ViewWatcher(QObject):
             emitter.disconnect(self.soon)
         self._emitters = []
         self._timer.stop()
+        self._timer.timeout.disconnect(self._look)
+        del self._look

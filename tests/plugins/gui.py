@@ -1,5 +1,6 @@
 """A session that only writes down what it is asked, and ways to wait for a GUI."""
 
+import contextlib
 import dataclasses
 import itertools
 import threading
@@ -173,8 +174,10 @@ class FakeSession:
 
 def running_threads():
     """Python's threads, and the threads that Qt has named after a QThread (Linux tells their names)."""
-    tasks = Path("/proc/self/task")
-    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
+    tasks, names = Path("/proc/self/task"), []
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        with contextlib.suppress(OSError):  # it has ended just now
+            names.append((task / "comm").read_text().strip())
     return [thread.name for thread in threading.enumerate()], [name for name in names if "QThread" in name or "Pooled" in name]
 
 
