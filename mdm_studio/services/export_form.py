@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -66,7 +66,7 @@ class ExportChoices:
     smooth : int
         Radius in pixels of the filter on the probabilities; `AS_CLASSIFIER` leaves it to the classifier.
     replace : bool
-        Compute masks anew that are there; else they are kept.
+        Write anew whatever is there; else what is up to date is kept, and what no export wrote is left alone.
     device, workers : str, int
         Where it runs, and in how many processes.
     """
@@ -103,16 +103,15 @@ class ExportChoices:
     @classmethod
     def from_json(cls, facts: object) -> ExportChoices:
         """What was remembered; a field that is missing or makes no sense has its default, so that nothing stops the start."""
-        made = cls()
-        if not isinstance(facts, Mapping):
-            return made
+        made, kept = cls(), dict[str, Any]()
         for field in fields(cls):
-            value, usual = facts.get(field.name), getattr(made, field.name)
+            value = facts.get(field.name) if isinstance(facts, Mapping) else None
+            usual = getattr(made, field.name)
             if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             if type(value) is type(usual) and _makes_sense(field.name, value):
-                made = replace(made, **{field.name: value})
-        return made
+                kept[field.name] = value
+        return cls(**kept)
 
 
 _ALLOWED: Mapping[str, tuple[object, ...]] = {
@@ -162,8 +161,8 @@ class ExportFacts:
         Why nothing can be written there, in words.
     free : int
         Bytes free on that disk.
-    there : int
-        Images all of whose masks and other outputs are there.
+    there, foreign : int
+        Images that have outputs there; and those of them that have some which no export wrote, or which were changed since.
     busy : str
         The name of a job that writes there now.
     """
@@ -182,6 +181,7 @@ class ExportFacts:
     not_writable: str = ""
     free: int = 0
     there: int = 0
+    foreign: int = 0
     busy: str = ""
 
 
@@ -195,11 +195,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether an export can start, what to know before, and what it will take."""
+    """Whether an export can start, what to know before, and how many bytes it will write, about."""
 
     messages: tuple[Message, ...]
-    to_do: int  # images
-    size: int  # bytes that will be written, about
+    size: int
 
     @property
     def ready(self) -> bool:
@@ -229,9 +228,10 @@ def out_of(choices: ExportChoices, root: Path | None) -> Path | None:
 
 def judge(choices: ExportChoices, facts: ExportFacts) -> Judgement:
     """What to say before an export starts, the worst first."""
-    to_do = len(facts.images) if choices.replace else len(facts.images) - facts.there
-    size = estimate(choices, facts, to_do)
-    stops = [text for text in (facts.no_images, facts.same_names, facts.no_classifier, facts.not_writable) if text]
+    size = estimate(choices, facts)
+    stops = [text for text in (facts.no_images, facts.same_names, facts.no_classifier) if text]
+    if facts.not_writable and (facts.images or facts.out != Path()):  # one thing after the other
+        stops.append(facts.not_writable)
     if facts.busy:
         stops.append(f"The export {facts.busy!r} writes there now: wait for it, cancel it, or choose another folder.")
     warnings: list[str] = []
@@ -242,11 +242,11 @@ def judge(choices: ExportChoices, facts: ExportFacts) -> Judgement:
         _about_images(choices, facts, warnings)
         _about_what_is_there(choices, facts, warnings, notes)
     messages = [Message("stop", text) for text in stops] + [Message("warning", text) for text in warnings]
-    return Judgement((*messages, *(Message("note", text) for text in notes)), to_do, size)
+    return Judgement((*messages, *(Message("note", text) for text in notes)), size)
 
 
-def estimate(choices: ExportChoices, facts: ExportFacts, to_do: int) -> int:
-    """Bytes that an export of `to_do` of the images writes, about; tables are next to nothing."""
+def estimate(choices: ExportChoices, facts: ExportFacts) -> int:
+    """Bytes that an export of all these images writes, about; tables are next to nothing."""
     each = _MASK[choices.format]
     if choices.probabilities:
         each += _FLOAT[choices.format] * max(facts.classes, 2)
@@ -254,8 +254,7 @@ def estimate(choices: ExportChoices, facts: ExportFacts, to_do: int) -> int:
         each += _FLOAT[choices.format]
     if choices.objects:
         each += _OBJECTS[choices.format]
-    share = to_do / len(facts.images) if facts.images else 0.0
-    return round(each * facts.pixels * share)
+    return round(each * facts.pixels)
 
 
 def pixels_of_area(choices: ExportChoices, facts: ExportFacts) -> int:
@@ -296,16 +295,20 @@ def _about_images(choices: ExportChoices, facts: ExportFacts, warnings: list[str
 
 
 def _about_what_is_there(choices: ExportChoices, facts: ExportFacts, warnings: list[str], notes: list[str]) -> None:
-    if not facts.there:
-        return
-    count = f"{facts.there:,} of {len(facts.images):,} images" if facts.there < len(facts.images) else "All images"
-    have = "have their masks there already"
-    if choices.replace:
-        warnings.append(f"{count} {have}; they will be replaced.")
-    elif facts.there == len(facts.images):
-        warnings.append(f"{count} {have} and are kept: tick Replace to compute them anew, or choose another folder.")
-    else:
-        notes.append(f"{count} {have} and are kept.")
+    if facts.there and choices.replace:
+        count = "All images" if facts.there == len(facts.images) else f"{facts.there:,} of {len(facts.images):,} images"
+        warnings.append(f"{count} have results there already; all will be replaced, those too that were changed by hand.")
+    elif facts.foreign:
+        warnings.append(
+            f"Results of {_count(facts.foreign)} there were not written by an export, or were changed since. They are left "
+            "alone, and reported as failed: choose that they are replaced, or another folder."
+        )
+    elif facts.there:
+        notes.append(f"There are results of {_count(facts.there)}: what is up to date is kept, the rest is written anew.")
+
+
+def _count(images: int) -> str:
+    return f"{images:,} image" + ("" if images == 1 else "s")
 
 
 def _named(names: tuple[str, ...]) -> str:
@@ -326,20 +329,6 @@ def in_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def in_time(seconds: float) -> str:
-    """A duration in words, as exact as it is worth.
-
-    Examples
-    --------
-    >>> in_time(3700)
-    '1 h 2 min'
-    """
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def options_of(choices: ExportChoices, out: Path, min_size: int = 0) -> PredictOptions:

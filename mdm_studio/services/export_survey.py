@@ -13,6 +13,7 @@ from mdm_studio.errors import ClassifierError, InputError
 from mdm_studio.io.classifier_file import read_classifier
 from mdm_studio.io.images import ImageFile, check_unique_names, find_images, image_name, open_image
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, Source, options_of, out_of
+from mdm_studio.services.export_record import Record, judge, signature
 
 LOOKED_AT = 16  # images opened, from the first to the last; formats without tiles are decoded for it, and the others are alike
 _MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
@@ -72,6 +73,7 @@ def survey(
         classes, no_classifier = _classes(choices.file)
     place = out_of(choices, root)
     sample = _look(found)
+    there, foreign = _count_there(choices, place, found) if place else (0, 0)
     return ExportFacts(
         images=tuple(found),
         no_images=no_images,
@@ -86,7 +88,8 @@ def survey(
         out=place or Path(),
         not_writable=why_not_writable(place) if place else _NOWHERE,
         free=shutil.disk_usage(_standing(place)).free if place else 0,
-        there=_count_there(choices, place, found) if place else 0,
+        there=there,
+        foreign=foreign,
         busy=next((name for folder, name in writers.items() if place and folder.resolve() == place.resolve()), ""),
     )
 
@@ -161,9 +164,20 @@ def why_not_writable(folder: Path) -> str:
     return ""
 
 
-def _count_there(choices: ExportChoices, out: Path, images: Sequence[Path]) -> int:
-    """Images all of whose outputs are there; whether they are whole is seen when the job comes to them."""
+def _count_there(choices: ExportChoices, out: Path, images: Sequence[Path]) -> tuple[int, int]:
+    """Images that have outputs there, and those of them that have some which are not ours.
+
+    Whether ours are up to date is seen when the job comes to them.
+    """
     if not out.is_dir():
-        return 0
-    options = options_of(choices, out)
-    return sum(all(path.exists() for path in options.paths(image_name(image)).values()) for image in images)
+        return 0, 0
+    record, options = Record(out), options_of(choices, out)
+    there, foreign = 0, 0
+    for image in images:
+        states = {
+            judge(record.files.get(path.relative_to(out).as_posix()), signature(path), None, "", whole=lambda: True)
+            for path in options.paths(image_name(image)).values()
+        }
+        there += states != {"absent"}
+        foreign += not states.isdisjoint({"foreign", "edited"})
+    return there, foreign

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QF
 from superqt import QCollapsible
 
 from mdm_studio.services.export_form import AS_CLASSIFIER, GOOD_FOR, ExportChoices, Source
+from napari_mdm_studio._cluster_box import label
 from napari_mdm_studio._widgets import Section, button, note, row
 
 _SOURCES: Mapping[Source, str] = {
@@ -29,9 +30,11 @@ _METHOD_TIPS = {
 }
 _DEVICES = {"auto": "automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}
 _KEEP_TIP = (
-    "Kept: masks that are there, and whole, are left as they are, so that an export that was stopped goes on where it was. "
-    "Replaced: all are computed anew, for example after more strokes; each old mask stays until its new one is whole."
+    "Kept: what this classifier wrote with these settings stays as it is, so that an export that was stopped goes on where it "
+    "was; after more strokes masks are written anew. Files that no export wrote, or that you changed, are never touched. "
+    "Replaced: all are written anew, those too; each old mask stays until its new one is whole."
 )
+_THERE = {False: "are kept if up to date", True: "are all replaced"}
 _UNITS = {"px": "px", "um": "µm²"}
 _TICKS = ("probabilities", "uncertainty", "objects", "csv", "parquet")
 _MAX_SMOOTH = 64
@@ -291,20 +294,19 @@ class ObjectRules(QWidget):
         self.method = combo("How objects are found", "How objects are told apart.", _METHODS)
         for number, tip in enumerate(_METHOD_TIPS.values()):
             self.method.setItemData(number, tip, Qt.ItemDataRole.ToolTipRole)
-        self.size = QDoubleSpinBox()
-        self.size.setRange(0, _MAX_AREA)
-        self.size.setDecimals(1)
-        self.size.setAccessibleName("Smallest object")
-        self.size.setToolTip("Smaller objects are dropped; 0 keeps all.")
+        self.smallest = QDoubleSpinBox()
+        self.smallest.setRange(0, _MAX_AREA)
+        self.smallest.setDecimals(1)
+        self.smallest.setAccessibleName("Smallest object")
+        self.smallest.setToolTip("Smaller objects are dropped; 0 keeps all.")
         self.unit = combo("Unit of the smallest object", "µm² needs images that say how large a pixel is.", _UNITS)
         self.holes = tick("Fill hole&s", "Holes within an object belong to it.")
         form.addRow("Found by", self.method)
-        form.addRow("Small&est", row(self.size, self.unit, self.holes))
-        form.labelForField(form.itemAt(1, QFormLayout.ItemRole.FieldRole).layout()).setBuddy(self.size)
+        form.addRow(label("Small&est", self.smallest), row(self.smallest, self.unit, self.holes))
         for each in (self.method, self.unit):
             each.activated.connect(self._chosen)
         self.holes.clicked.connect(self._chosen)
-        self.size.editingFinished.connect(self._chosen)
+        self.smallest.editingFinished.connect(self._chosen)
 
     def _chosen(self, *_: object) -> None:
         self.changed.emit()
@@ -313,8 +315,8 @@ class ObjectRules(QWidget):
         """Show choices."""
         show_data(self.method, choices.method)
         show_data(self.unit, "um" if choices.physical else "px")
-        with QSignalBlocker(self.size):
-            self.size.setValue(choices.min_size)
+        with QSignalBlocker(self.smallest):
+            self.smallest.setValue(choices.min_size)
         self.holes.setChecked(choices.fill_holes)
 
     def take(self, choices: ExportChoices) -> ExportChoices:
@@ -322,13 +324,13 @@ class ObjectRules(QWidget):
         return replace(
             choices,
             method=self.method.currentData(),
-            min_size=self.size.value(),
+            min_size=self.smallest.value(),
             physical=self.unit.currentData() == "um",
             fill_holes=self.holes.isChecked(),
         )
 
 
-class MoreOptions(QCollapsible):  # type: ignore[misc]
+class MoreOptions(QCollapsible):
     """What is seldom changed: masks that are there, smoothing, device, workers."""
 
     changed = Signal()
@@ -343,7 +345,7 @@ class MoreOptions(QCollapsible):  # type: ignore[misc]
                 layout.setContentsMargins(0, 0, 0, 0)
         inside = QWidget()
         form = form_layout(inside)
-        self.replace = combo("Masks that are there already", _KEEP_TIP, {False: "are kept", True: "are replaced"})
+        self.replace = combo("Masks that are there already", _KEEP_TIP, _THERE)
         self.smooth = QSpinBox()
         self.smooth.setRange(AS_CLASSIFIER, _MAX_SMOOTH)
         self.smooth.setSpecialValueText("as the classifier")
@@ -356,8 +358,8 @@ class MoreOptions(QCollapsible):  # type: ignore[misc]
         self.workers.setAccessibleName("Workers")
         self.workers.setToolTip("Images that are computed at a time, each in a process of its own; each takes its own memory.")
         form.addRow("M&asks there", self.replace)
-        form.addRow("S&moothing", self.smooth)
-        form.addRow("&Device", self.device)
+        form.addRow("Smoothing", self.smooth)
+        form.addRow("Device", self.device)
         form.addRow("Wor&kers", self.workers)
         self.addWidget(inside)
         for each in (self.replace, self.device):

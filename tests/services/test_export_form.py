@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from mdm_studio.errors import UsageError
+from mdm_studio.io.atomic import write_json
 from mdm_studio.services.export_form import (
     AS_CLASSIFIER,
     GOOD_FOR,
@@ -18,19 +19,17 @@ from mdm_studio.services.export_form import (
     ExportFacts,
     estimate,
     in_bytes,
-    in_time,
     judge,
     out_of,
     request_of,
 )
+from mdm_studio.services.export_record import signature
 from mdm_studio.services.export_survey import LOOKED_AT, survey, why_not_writable
 
 IMAGES = tuple(Path(f"/images/{number}.png") for number in range(10))
 FINE = ExportFacts(IMAGES, pixels=10_000_000, largest=1_000_000, classes=2, out=Path("/images/masks"), free=10**12)
-MICRONS = ExportChoices(objects=True, physical=True, min_size=2.5)
-
-
 PLAIN = ExportChoices()
+MICRONS = ExportChoices(objects=True, physical=True, min_size=2.5)
 
 
 def said(choices=PLAIN, **facts):
@@ -40,22 +39,23 @@ def said(choices=PLAIN, **facts):
 @pytest.mark.parametrize(
     ("choices", "facts", "kind", "words"),
     [
-        (ExportChoices(), {"images": (), "no_images": "nothing there"}, "stop", "nothing there"),
-        (ExportChoices(), {"same_names": "two are one"}, "stop", "two are one"),
-        (ExportChoices(), {"no_classifier": "damaged"}, "stop", "damaged"),
-        (ExportChoices(), {"not_writable": "read-only"}, "stop", "read-only"),
-        (ExportChoices(), {"busy": "nuclei"}, "stop", "'nuclei' writes there now"),
+        (PLAIN, {"images": (), "no_images": "nothing there"}, "stop", "nothing there"),
+        (PLAIN, {"same_names": "two are one"}, "stop", "two are one"),
+        (PLAIN, {"no_classifier": "damaged"}, "stop", "damaged"),
+        (PLAIN, {"not_writable": "read-only"}, "stop", "read-only"),
+        (PLAIN, {"busy": "nuclei"}, "stop", "'nuclei' writes there now"),
         (ExportChoices(probabilities=True), {"free": 10**7}, "stop", "10 MB are free in /images/masks"),
         (ExportChoices(probabilities=True), {"free": 10**8}, "warning", "may just do"),
         (MICRONS, {"pixel_areas": (0.0, 0.25)}, "stop", "Not all of these images say"),
         (MICRONS, {"pixel_areas": ()}, "stop", "Not all of these images say"),
         (MICRONS, {"pixel_areas": (0.25, 1.0)}, "stop", "not equally large"),
-        (ExportChoices(), {"stacks": ("a", "b", "c", "d")}, "warning", "a, b, c and 1 more will fail"),
-        (ExportChoices(), {"largest": 400_000_000}, "warning", "400 MB of memory"),
-        (ExportChoices(), {"unreadable": ("cannot read x.png",)}, "warning", "cannot read x.png"),
-        (ExportChoices(), {"there": 10}, "warning", "All images have their masks there already and are kept"),
-        (ExportChoices(), {"there": 4}, "note", "4 of 10 images have their masks there already and are kept"),
-        (ExportChoices(replace=True), {"there": 4}, "warning", "4 of 10 images have their masks there already; they will be"),
+        (PLAIN, {"stacks": ("a", "b", "c", "d")}, "warning", "a, b, c and 1 more will fail"),
+        (PLAIN, {"largest": 400_000_000}, "warning", "400 MB of memory"),
+        (PLAIN, {"unreadable": ("cannot read x.png",)}, "warning", "cannot read x.png"),
+        (PLAIN, {"there": 4}, "note", "results of 4 images: what is up to date is kept"),
+        (PLAIN, {"there": 4, "foreign": 1}, "warning", "Results of 1 image there were not written by an export"),
+        (ExportChoices(replace=True), {"there": 10, "foreign": 1}, "warning", "All images have results there"),
+        (ExportChoices(replace=True), {"there": 4}, "warning", "4 of 10 images have results there already; all will"),
     ],
 )
 def test_what_is_said_before_it_starts(choices, facts, kind, words):
@@ -68,7 +68,7 @@ def test_what_is_said_before_it_starts(choices, facts, kind, words):
 @pytest.mark.parametrize(
     ("choices", "facts"),
     [
-        (ExportChoices(), {}),
+        (PLAIN, {}),
         (ExportChoices(format="tiff"), {"stacks": ("a",), "largest": 400_000_000}),
         (ExportChoices(physical=True, min_size=2.5), {"pixel_areas": (0.0,)}),  # no objects are asked for
         (MICRONS, {"pixel_areas": (0.25,)}),
@@ -97,13 +97,11 @@ def test_the_request():
         request_of(PLAIN, dataclasses.replace(FINE, no_images="nothing there"), Path("/c.mdm"), None)
 
 
-def test_images_to_do_and_room():
-    assert said(there=4).to_do == 6
-    assert said(ExportChoices(replace=True), there=4).to_do == 10
+def test_room():
     plain, full = ExportChoices(format="npy"), ExportChoices(format="npy", probabilities=True, uncertainty=True, objects=True)
-    assert estimate(plain, FINE, 10) == 10_000_000
-    assert estimate(full, FINE, 5) == (1 + 2 * 4 + 4 + 4) * 5_000_000
-    assert estimate(full, ExportFacts(), 0) == 0
+    assert estimate(plain, FINE) == 10_000_000
+    assert estimate(full, FINE) == (1 + 2 * 4 + 4 + 4) * 10_000_000
+    assert estimate(full, ExportFacts()) == 0
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,6 @@ def test_where_it_goes(choices, root, place):
 
 def test_words():
     assert [in_bytes(size) for size in (12, 3_210, 45e6, 1.2e9, 5e15)] == ["12 bytes", "3.2 kB", "45 MB", "1.2 GB", "5000.0 TB"]
-    assert [in_time(seconds) for seconds in (0.2, 59, 61, 3700)] == ["1 s", "59 s", "1 min", "1 h 2 min"]
     assert all(len(words) < 130 for words in GOOD_FOR.values())
 
 
@@ -179,9 +176,16 @@ def test_a_folder_is_looked_at(folder):
     assert facts.free > 0
     assert judge(choices, facts).messages == ()
     (folder / "masks" / "probabilities").mkdir(parents=True)
+    ours = {}
     for place in ("c1.png", "c2.png", "probabilities/c2.tif"):
         (folder / "masks" / place).touch()
-    assert survey(choices, [], None).there == 1
+        ours[place] = {"recipe": "a", "source": [1, 1], "written": signature(folder / "masks" / place)}
+    found = survey(choices, [], None)
+    assert (found.there, found.foreign) == (2, 2)
+    write_json(folder / "masks" / "export.json", {"files": ours})
+    assert survey(choices, [], None).foreign == 0
+    (folder / "masks" / "c2.png").write_text("changed")
+    assert survey(choices, [], None).foreign == 1
     busy = survey(choices, [], None, writers={folder / "x" / ".." / "masks": "cells"})
     assert busy.busy == "cells"
 
@@ -213,7 +217,8 @@ def test_what_is_in_the_way(folder, tmp_path):
     assert "same name" in found.same_names
     assert "is a file, not a folder" in found.not_writable
     assert why_not_writable(tmp_path / "new" / "deeper") == ""
-    assert survey(ExportChoices(), [folder / "c0.png"], None).not_writable == "Choose a folder to write to."
+    assert judge(PLAIN, ExportFacts(no_images="Choose.", not_writable="Choose another.")).texts("stop") == ("Choose.",)
+    assert survey(PLAIN, [folder / "c0.png"], None).not_writable == "Choose a folder to write to."
 
 
 def test_of_many_images_some_are_opened(folder, monkeypatch):
