@@ -12,10 +12,10 @@ import os
 import platform
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -73,18 +73,13 @@ def about_this_installation() -> str:
 
 def report_text(what: str, details: str) -> str:
     """The whole report; the user's home folder is written as ~."""
-    text = f"{what}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n\n{about_this_installation()}\n\n{details.strip()}\n"
+    text = f"{what}\n{datetime.now():%Y-%m-%d %H:%M:%S}\n\n{about_this_installation()}\n\n{details.strip()}\n"
     return text.replace(str(Path.home()), "~")
 
 
 def write_report(folder: Path, text: str) -> Path | None:
     """Write a report; None if that is impossible, which must not become the next error. Old ones are removed."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    path = folder / _REPORT.format(stem)
-    number = 1
-    while path.exists():
-        number += 1
-        path = folder / _REPORT.format(f"{stem}-{number}")
+    path = folder / _REPORT.format(f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}")
     try:
         write_text(path, text)
     except MDMStudioError:
@@ -145,7 +140,7 @@ class CrashHandler(QObject):
 
     Notes
     -----
-    While a report is shown, further errors are written and not shown. An error that comes from the same line again is neither.
+    Reports are shown one at a time; what fails meanwhile is written. An error that comes from the same line again is neither.
     """
 
     _met = Signal(object)
@@ -160,10 +155,12 @@ class CrashHandler(QObject):
         super().__init__()
         self._folder, self._save, self._tell, self._show = folder, save, tell, show
         self._known: set[str] = set()
+        self._lock = threading.Lock()
         self._busy = False
         self._faults: IO[str] | None = None
         self._before = sys.excepthook, threading.excepthook
-        self._met.connect(self._take, Qt.ConnectionType.AutoConnection)
+        # not from within the hook, whichever thread: PySide swallows what fails in an event loop that a hook runs
+        self._met.connect(self._take, Qt.ConnectionType.QueuedConnection)
 
     def install(self) -> None:
         """Take errors from now on."""
@@ -186,37 +183,40 @@ class CrashHandler(QObject):
 
     def _from_main(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.__excepthook__(kind, error, trace)
-        if isinstance(error, Exception):
-            self._met.emit(error.with_traceback(trace))  # of another thread it arrives by the event loop
+        if not isinstance(error, Exception):
+            return
+        try:
+            words = expected(error)
+            report = None if words else self._written(error.with_traceback(trace))
+            if words or report:
+                self._met.emit(words or report)
+        except Exception:  # noqa: BLE001 - the last place that can say anything
+            traceback.print_exc()
 
     def _from_thread(self, args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
             self._from_main(args.exc_type, args.exc_value, args.exc_traceback)
 
-    def _take(self, error: Exception) -> None:
-        try:
-            words = expected(error)
-            if words:
-                self._tell(words)
-            else:
-                self._handle(error)
-        except Exception:  # noqa: BLE001 - the last place that can say anything
-            traceback.print_exc()
-
-    def _handle(self, error: Exception) -> None:
+    def _written(self, error: Exception) -> CrashReport | None:
+        """The report of an error, on disk; None of one that was met before."""
         place = origin(error)
-        if place in self._known:
-            return
-        self._known.add(place)
-        busy, self._busy = self._busy, True
-        try:
-            details = "".join(traceback.format_exception(error))
-            text = report_text("Something in MDM Studio failed that should not.", details)
-            path = write_report(self._folder, text)
-            if not busy:
-                self._show(CrashReport(path, text, traceback.format_exception_only(error)[-1].strip(), self._save()))
-        finally:
-            self._busy = busy
+        with self._lock:
+            if place in self._known:
+                return None
+            self._known.add(place)
+        details = "".join(traceback.format_exception(error))
+        text = report_text("Something in MDM Studio failed that should not.", details)
+        return CrashReport(write_report(self._folder, text), text, traceback.format_exception_only(error)[-1].strip(), "")
+
+    def _take(self, met: str | CrashReport) -> None:
+        if isinstance(met, str):
+            self._tell(met)
+        elif not self._busy:
+            self._busy = True
+            try:
+                self._show(replace(met, saved=self._save()))
+            finally:
+                self._busy = False
 
 
 def expected(error: BaseException) -> str:

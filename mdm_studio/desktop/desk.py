@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from PySide6.QtCore import QByteArray, Qt
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 _LEFT_WIDTH, _RIGHT_WIDTH = 300, 380
-_LAYERS_HEIGHT = 300
+_LAYERS_HEIGHT = 280
 
 
 @dataclass(frozen=True)
@@ -141,22 +142,28 @@ class Desk:
 
     def _usual_places(self) -> None:
         """Images over the layers on the left, everything else as tabs on the right."""
-        window: Any = self.viewer.window
-        controls, layers = window._qt_viewer.dockLayerControls, window._qt_viewer.dockLayerList  # noqa: SLF001
-        vertical, horizontal = Qt.Orientation.Vertical, Qt.Orientation.Horizontal
-        images = self._docks.get("images")
+        images, segment = self._docks.get("images"), self._docks.get("segment")
         if images is not None:
-            self.page.splitDockWidget(images, controls, vertical)
+            controls, layers = self._layer_docks()
+            self.page.splitDockWidget(images, controls, Qt.Orientation.Vertical)
             self.page.tabifyDockWidget(controls, layers)
             layers.raise_()
-            self.page.resizeDocks([images, layers], [10_000, _LAYERS_HEIGHT], vertical)
-        else:
-            self.page.resizeDocks([controls, layers], [_LAYERS_HEIGHT, 10_000], vertical)
-        self.page.resizeDocks([images or controls], [_LEFT_WIDTH], horizontal)
-        segment = self._docks.get("segment")
         if segment is not None:
-            self.page.resizeDocks([segment], [_RIGHT_WIDTH], horizontal)
             segment.raise_()
+
+    def fit(self) -> None:
+        """Give the docks their usual sizes; Qt does it only in a window that is shown."""
+        controls, layers = self._layer_docks()
+        images, segment = self._docks.get("images"), self._docks.get("segment")
+        column, heights = ([images, layers], [10_000, _LAYERS_HEIGHT]) if images else ([controls, layers], [1, 10_000])
+        self.page.resizeDocks(column, heights, Qt.Orientation.Vertical)
+        self.page.resizeDocks([column[0]], [_LEFT_WIDTH], Qt.Orientation.Horizontal)
+        if segment is not None:
+            self.page.resizeDocks([segment], [_RIGHT_WIDTH], Qt.Orientation.Horizontal)
+
+    def _layer_docks(self) -> tuple[QDockWidget, QDockWidget]:
+        window: Any = self.viewer.window
+        return window._qt_viewer.dockLayerControls, window._qt_viewer.dockLayerList  # noqa: SLF001
 
     # ---- the viewer --------------------------------------------------------------------------------------------------
 
@@ -170,8 +177,15 @@ class Desk:
 
     def _ask_layer(self, verb: str) -> None:
         layer = self.viewer.layers.selection.active
+        if not hasattr(layer, verb) and self.home is not None:  # an image is chosen: its strokes are meant
+            layer = next((bound.strokes for bound in self.home.bridge.images.values()), None)
         if hasattr(layer, verb):
             getattr(layer, verb)()
+
+    def open_files(self, paths: Sequence[Path]) -> None:
+        """Open image files as layers; napari asks where several plugins read them."""
+        window: Any = self.viewer.window
+        window._qt_viewer._qt_open([str(path) for path in paths], stack=False)  # noqa: SLF001
 
     def reset_view(self) -> None:
         """Show everything."""

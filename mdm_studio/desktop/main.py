@@ -127,9 +127,9 @@ def _watch(studio: Studio) -> CrashHandler:
     folder = reports_folder()
 
     def show(report: CrashReport) -> None:
-        crash_dialog(studio.window, report, folder).exec()
         if report.path is not None:
             studio.settings.change(reports_seen=report.path.name)
+        crash_dialog(studio.window, report, folder).exec()
 
     handler = CrashHandler(folder, studio.save_work, studio.warn, show)
     handler.install()

@@ -84,8 +84,9 @@ def with_desk(verb: Callable[[Desk], object], studio: Studio) -> None:
 def _recent(studio: Studio) -> Iterable[Item]:
     for number, each in enumerate(studio.settings.value.recent, start=1):
         folder = Path(each)
-        title = f"&{number}  {folder.name}" if number < 10 else folder.name
-        yield Item(f"recent_{number}", title.replace("&&", "&"), partial(_open, folder), words=short(folder))
+        name = folder.name.replace("&", "&&")
+        title = f"&{number}  {name}" if number < 10 else name
+        yield Item(f"recent_{number}", title, partial(_open, folder), words=short(folder))
 
 
 def _open(folder: Path, studio: Studio) -> None:
@@ -182,7 +183,7 @@ MENUS: Final[tuple[Menu, ...]] = (
             Item("reset_view", "&Reset view", partial(with_desk, Desk.reset_view), "Ctrl+R", needs="images"),
             Item(
                 "full_screen",
-                "&Full screen",
+                "F&ull screen",
                 lambda studio: studio.window.toggle_full_screen(),
                 "F11",
                 checked=lambda studio: studio.window.isFullScreen(),

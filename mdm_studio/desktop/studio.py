@@ -19,6 +19,7 @@ from mdm_studio.errors import MDMStudioError
 
 if TYPE_CHECKING:
     from mdm_studio.desktop.desk import Desk
+    from napari_mdm_studio._worker import Runner
 
 Open = Literal["nothing", "images", "project"]
 _BEGIN = {"images": ("segment",), "project": ("images", "segment", "pretrain", "export")}
@@ -60,6 +61,7 @@ class Studio(QObject):
         self.project: Path | None = None
         self._loaded = False
         self._waiting: list[Callable[[], object]] = []
+        self._runners: tuple[Runner, ...] = ()
         page = window.start_page
         page.new_project.connect(lambda: self.new_project())
         page.open_project.connect(lambda: self.open_project())
@@ -77,8 +79,9 @@ class Studio(QObject):
         from mdm_studio.desktop.loading import load_session, load_viewer
         from napari_mdm_studio._worker import Runner
 
-        self._runner, self._looker = Runner(self), Runner(self)
+        self._runner, self._looker = self._runners = Runner(self), Runner(self)
         self.show_recent()
+        self._looker.start(background_jobs.revive, done=self._revived, failed=self.warn)
         self.window.start_page.say("Preparing the viewer...")
 
         def viewer_loaded(_: None) -> None:
@@ -91,6 +94,11 @@ class Studio(QObject):
                 callback()
 
         self._runner.start(load_viewer, done=viewer_loaded, failed=self.warn)
+
+    def _revived(self, count: int) -> None:
+        if count:
+            jobs = "A job that was interrupted goes" if count == 1 else f"{count} jobs that were interrupted go"
+            self.window.banner.say(f"{jobs} on.")
 
     def _prepare(self) -> Desk:
         """The viewer for what is opened next, made if need be."""
@@ -147,6 +155,7 @@ class Studio(QObject):
         chosen = folder or self._ask_folder("Open project")
         if chosen is None:
             return
+        chosen = chosen.absolute()
         if self.project == chosen:
             self.window.show_page(self._prepare().page)
             return
@@ -173,7 +182,7 @@ class Studio(QObject):
 
             desk.home = home_of(desk.viewer)
             if paths:
-                desk.viewer.open([str(path) for path in paths])
+                desk.open_files(paths)
             self._load_classifier(classifier)
 
         if self.open == "images" and self.desk is not None:
@@ -221,25 +230,46 @@ class Studio(QObject):
             desk = self._prepare()
             try:
                 opened(desk)
+                desk.arrange(_BEGIN[what], self.settings.value.docks if what == "project" else "")
             except MDMStudioError as error:
-                self._let_go()
-                self.project = None
-                self.window.show_start()
+                self._give_up()
                 self.warn(str(error))
-                self._when_loaded(self._prepare)
                 return
+            except Exception:
+                self._give_up()
+                raise
             self._show(desk, what, name)
 
         self._when_loaded(proceed)
 
+    def _give_up(self) -> None:
+        """What was to be opened cannot be: back to the start page, with a new viewer."""
+        desk, self.desk, self.project = self.desk, None, None
+        self.window.show_start()
+        if desk is not None:
+            self.window.drop_page(desk.page)
+            desk.close()
+        self._when_loaded(self._prepare)
+
     def _show(self, desk: Desk, what: Open, name: str) -> None:
-        desk.arrange(_BEGIN[what], self.settings.value.docks if what == "project" else "")
         self.open = what
         self.window.set_name(name)
         self.window.show_page(desk.page)
-        if self.project is not None:
+        if not (what == "project" and self.settings.value.docks):
+            QTimer.singleShot(0, self, desk.fit)  # sizes are those of the window by then
+        if self.project is not None and desk.home is not None:
             self.settings.change(recent=with_project(self.settings.value.recent, self.project))
+            desk.home.relay(desk.home.session.noticed, lambda _: self._follow(desk))
         self.changed.emit()
+
+    def _follow(self, desk: Desk) -> None:
+        """The project may have been saved under another name: it is that one from now on."""
+        workspace = desk.home.workspace if desk.home is not None else None
+        if workspace is not None and desk is self.desk and workspace.folder != self.project:
+            self.project = workspace.folder
+            self.window.set_name(self.project.name)
+            self.settings.change(recent=with_project(self.settings.value.recent, self.project))
+            self.changed.emit()
 
     def _load_classifier(self, path: Path | None) -> None:
         if path is not None and self.desk is not None and self.desk.home is not None:
@@ -329,6 +359,5 @@ class Studio(QObject):
         if self.desk is not None:
             self.desk.close()
             self.desk = None
-        if self._loaded or self._waiting is not None:
-            for runner in (self._runner, self._looker):
-                runner.close()
+        for runner in self._runners:
+            runner.close()
