@@ -23,6 +23,8 @@ class BackboneFacts:
         What it reads unless told otherwise.
     default_filters : bool
         Whether the classical filters are read by default.
+    in_channels : int
+        Channels of the images that it reads; 0 if that is not known.
     bundled : bool
         Whether it came with MDM Studio.
     problem : str or None
@@ -36,6 +38,7 @@ class BackboneFacts:
     default_timesteps: tuple[int, ...] = ()
     default_scales: tuple[int, ...] = (1,)
     default_filters: bool = False
+    in_channels: int = 0
     bundled: bool = False
     problem: str | None = None
 
@@ -63,6 +66,7 @@ def list_backbones() -> tuple[BackboneFacts, ...]:
                 default_timesteps=tuple(facts["default_timesteps"]),
                 default_scales=tuple(facts["default_scales"]),
                 default_filters=facts["default_filters"],
+                in_channels=facts["in_channels"],
                 bundled=facts["bundled"],
             )
         )

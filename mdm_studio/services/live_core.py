@@ -309,6 +309,7 @@ class LiveCore:
             updated_at=self._updated_at,
             error=self._error or None,
             device=str(self._backbone.device) if self._backbone else "",
+            names={key: image.source.name for key, image in list(self.images.items())},
         )
         intent, facts = (self._intent(bench), bench.facts()) if bench else (Intent(), Facts())
         status = status_of(intent, facts, doing)

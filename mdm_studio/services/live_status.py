@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from mdm_studio.services.live_plan import (
     MOST_TILES,
@@ -73,6 +73,7 @@ class Doing:
     updated_at: float | None = None
     error: str | None = None
     device: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)  # of images, by key
 
 
 def status_of(intent: Intent, facts: Facts, doing: Doing) -> Status:
@@ -109,7 +110,7 @@ def _words(intent: Intent, facts: Facts, doing: Doing, in_view: list[Tile]) -> t
         return f"drawing: {drawn} of {len(in_view)} tiles in view", drawn
     extracted = next((task.tile.plane.image for task in doing.running if isinstance(task, Extract)), None)
     if extracted is not None and not in_view:  # the screen shows none of it, or has not told yet
-        return f"computing features of {extracted}", 0
+        return f"computing features of {doing.names.get(extracted, extracted)}", 0
     if extracted is not None:
         beyond = " (now those around it)" if ready == len(in_view) else ""
         return f"computing features: {ready} of {len(in_view)} tiles in view{beyond}", ready

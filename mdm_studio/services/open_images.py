@@ -64,7 +64,8 @@ class OpenImages:
             self._shown.discard(image_id)
             image = self._session.images.get(image_id)
             for output in list(image.pictures) if image else ():
-                self._session.forget_picture(image_id, output)
+                if output != "prediction":  # which is shown at once when it comes back
+                    self._session.forget_picture(image_id, output)
 
         def close() -> None:
             with self._turn(image_id):

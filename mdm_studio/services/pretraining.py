@@ -113,8 +113,11 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
     planes, _ = survey(paths, job.channels, job.config.intensity)
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, job.config)
-    elapsed = _restore(trainer, folder, job.start_from)
-    yield from _Run(folder, job, trainer, planes, elapsed).reports(stop)
+    try:
+        elapsed = _restore(trainer, folder, job.start_from)
+        yield from _Run(folder, job, trainer, planes, elapsed).reports(stop)
+    finally:
+        trainer.close()
 
 
 def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> float:
@@ -216,13 +219,9 @@ class _Run:
             yield self._report(result=str(self._finish()))
 
     def _ends(self, stop: Callable[[], bool]) -> bool:
-        """Whether this was the last step; of several processes all end with the first, or they would wait for it for ever."""
-        ends = self.done() >= 1 or stop()
-        accelerator = self.trainer.accelerator
-        if accelerator.num_processes == 1:
-            return ends
-        votes = accelerator.reduce(torch.tensor([float(ends)], device=accelerator.device), "sum")
-        return bool(votes.item() > 0)
+        """Whether this was the last step; of several processes all end with the first, by the clock of the first."""
+        stopped, self.elapsed = self.trainer.agree(stop(), self.elapsed)
+        return stopped or self.done() >= 1
 
     def _advance(self, step: Step, log: MetricsLog) -> JobReport:
         self.elapsed += step.seconds

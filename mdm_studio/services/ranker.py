@@ -90,6 +90,7 @@ class Ranker:
             if isinstance(what, Ranked):
                 result = {"uncertainty": what.uncertainty, "shares": what.shares, "ranked": number}
                 self._keeper.change_image(entry.id, **result)
+                self._problem(entry.id, "")
             else:
                 self._problem(entry.id, what)
             self._ranked(done, total)

@@ -58,6 +58,8 @@ class LoadedImage:
         Of the last two, as OME-Zarr spells it ("micrometer").
     labels : array
         ``stack_shape + (H, W)``, uint8: the array that the session reads and writes, too.
+    channels : tuple of int or None
+        Those that the session reads, where somebody has chosen others than the usual ones.
     """
 
     id: str
@@ -68,6 +70,7 @@ class LoadedImage:
     scale: tuple[float, ...]
     units: str | None
     labels: Any
+    channels: tuple[int, ...] | None = None
 
 
 class Workspace:
@@ -121,7 +124,7 @@ class Workspace:
         )
         self._clerk = Clerk(self._rested, session.failed.emit)
         session.labels_absorbed.connect(self._absorbed)
-        session.status_changed.connect(self._stirred)
+        session.status_changed.connect(self._clerk.stir)
 
     @staticmethod
     def create(folder: Path, images: Iterable[Path]) -> None:
@@ -255,7 +258,8 @@ class Workspace:
             raise
         self._note(image_id, "")
         levels = opened.levels
-        place = (levels.scale, levels.unit or None, opened.labels)
+        channels = self._keeper.state.images[image_id].channels or None
+        place = (levels.scale, levels.unit or None, opened.labels, channels)
         return LoadedImage(image_id, levels.name, levels.levels, levels.rgb, levels.channel_axis, *place)
 
     def release(self, image_id: str) -> None:
@@ -278,7 +282,8 @@ class Workspace:
         classifier = self._classifier.present()
         if classifier is None:
             raise ClassifierError("there is no classifier yet; paint two classes and wait for the exact picture")
-        self._ranker.begin(classifier, self.entries)
+        gone = (_GONE, _NO_FILE)  # other problems may have been put right: another backbone may read other channels
+        self._ranker.begin(classifier, [each if each.problem in gone else replace(each, problem="") for each in self.entries])
 
     def stop_ranking(self) -> None:
         """Stop it; what was ranked stays, and `rank` goes on from there."""
@@ -304,7 +309,7 @@ class Workspace:
         """Save the classifier, end the session, which saves the rest, and close the files; whether all ended in time."""
         self._ranker.stop()
         self.session.labels_absorbed.disconnect(self._absorbed, missing_ok=True)
-        self.session.status_changed.disconnect(self._stirred, missing_ok=True)
+        self.session.status_changed.disconnect(self._clerk.stir, missing_ok=True)
         self._clerk.close()
         try:
             self._classifier.save()
@@ -353,9 +358,6 @@ class Workspace:
         if labelled != (image_id in self._labelled):
             (self._labelled.add if labelled else self._labelled.discard)(image_id)
             self.entries_changed.emit()
-
-    def _stirred(self, *_: object) -> None:
-        self._clerk.stir()
 
     def _rested(self) -> None:
         """Nothing has happened for a while: save the classifier, and rank anew if it has become another."""

@@ -18,7 +18,7 @@ from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.jobs.kinds import check_kind, lane_of, load_kind
 from mdm_studio.services.jobs.lanes import wait_for_turn
 from mdm_studio.services.jobs.pulse import Pulse
-from mdm_studio.services.jobs.states import JobReport
+from mdm_studio.services.jobs.states import JobReport, judge_state
 
 _NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a default that never stops
 _TAKE_SECONDS = 3.0  # somebody who only asks whether a folder is held holds it for a moment
@@ -53,6 +53,8 @@ def drive(folder: JobFolder, *, stop: Callable[[], bool] = _NEVER, background: b
         return
     hold = _take(folder)
     try:
+        if not hold.supported and judge_state(folder.read_status(), "unknown", time.time()) == "running":
+            raise JobError(f"the job in {folder.root} is being run by another process (its heartbeat is fresh); pause it first")
         with Pulse(folder, background=background) as pulse:
             yield from _Sitting(folder, settings, pulse, stop, background).reports()
     finally:
@@ -108,8 +110,10 @@ class _Sitting:
             except StopIteration as end:
                 lane = end.value
                 break
-            self._pulse.set("queued", note)
-            yield JobReport(0.0, note=note)
+            if note != self._last.note:
+                self._pulse.set("queued", note)
+            self._last = JobReport(0.0, note=note)
+            yield self._last
         try:
             if not self._stop():
                 yield from self._work()

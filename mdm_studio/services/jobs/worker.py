@@ -21,7 +21,7 @@ from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.job_folder import JobFolder
 
-COMMAND = (sys.executable, "-m", "mdm_studio.services.jobs.worker")
+COMMAND = (sys.executable, "-P", "-m", "mdm_studio.services.jobs.worker")
 NICE_VARIABLE = "MDM_STUDIO_NICE"
 """Environment variable with the priority of background jobs on Linux and macOS: 0 is that of other programs, 19 the lowest."""
 _NICE = 19
@@ -37,13 +37,14 @@ def start_worker(folder: JobFolder) -> None:
         If its log cannot be written or the process cannot be started.
     """
     command = [*COMMAND, str(folder.root.resolve())]
+    # its working directory is one that no drive to be unplugged holds
     try:
         with folder.log.open("ab") as log:
             if sys.platform == "win32":
                 flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
                 flags |= subprocess.BELOW_NORMAL_PRIORITY_CLASS
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder.root.parent, creationflags=flags
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=sys.prefix, creationflags=flags
                 )
                 process.returncode = 0  # nobody waits for it, and Python shall not complain
                 return
@@ -53,7 +54,7 @@ def start_worker(folder: JobFolder) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=folder.root.parent,
+                cwd=sys.prefix,
                 start_new_session=True,
                 check=True,
             )

@@ -1,0 +1,284 @@
+"""Exports: every output, what is kept and what is not, stops and kills, the report, the job."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mdm_studio.engine.objects import ObjectOptions
+from mdm_studio.errors import InputError, JobError, OutputError, UsageError
+from mdm_studio.io.folder_lock import FolderLock
+from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.services.export import export, preview, run
+from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress
+
+EVERYTHING = {
+    "probabilities": True,
+    "uncertainty": True,
+    "objects": ObjectOptions("watershed", min_size=5, fill_holes=True),
+    "tables": ("csv", "parquet"),
+}
+
+
+def request(given, out, *, images=None, classifier=None, **options):
+    return ExportRequest(classifier or given.classifier, tuple(images or given.images), PredictOptions(out, **options))
+
+
+def states(wanted):
+    """What an export makes of each image, by name; those that are skipped come first."""
+    found = {event.image.name: event.state for event in export(wanted) if isinstance(event, FileResult)}
+    return dict(sorted(found.items()))
+
+
+def report(out):
+    return json.loads((out / "export.json").read_text())
+
+
+def visible(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def test_every_output_and_the_report(export_set, tmp_path):
+    wanted = request(export_set, tmp_path, **EVERYTHING)
+    events = list(export(wanted))
+    assert sum(isinstance(event, FileResult) and event.state == "done" for event in events) == 3
+    assert {event.pixels for event in events if isinstance(event, TileProgress)} == {100 * 150}
+    kinds = {"probabilities": "tif", "uncertainty": "tif", "objects": "tif", "tables": "csv"}
+    names = [f"field{number}.png" for number in range(3)]
+    names += [f"{kind}/field{number}.{ending}" for kind, ending in kinds.items() for number in range(3)]
+    names += [f"tables/field{number}.parquet" for number in range(3)]
+    assert visible(tmp_path) == sorted([*names, "export.json", "measurements.csv", "measurements.parquet"])
+    told = report(tmp_path)
+    assert (told["state"], told["counts"], told["failures"]) == ("done", {"done": 3}, {})
+    assert told["settings"]["objects"] == {
+        "method": "watershed", "min_size": 5, "fill_holes": True, "background": None, "distance": 8
+    }  # fmt: skip
+    assert {"mdm-studio", "torch", "scikit-image"} <= set(told["program"])
+    assert [each["name"] for each in told["classifier"]["classes"]] == ["ground", "disc"]
+    assert all(len(told["classifier"][key]) > 30 for key in ("digest", "backbone_digest"))
+    for each in told["images"]:
+        assert sum(each["pixels"].values()) == 100 * 150
+        assert each["objects"] == tifffile.imread(tmp_path / each["outputs"]["objects"]).max() > 0
+    with (tmp_path / "measurements.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(each["objects"] for each in told["images"])
+    assert {row["image"] for row in rows} == {"field0", "field1", "field2"}
+    assert {row["class name"] for row in rows} == {"disc"}
+
+
+def test_what_is_up_to_date_is_kept(export_set, tmp_path):
+    def again(**options):
+        return states(request(export_set, tmp_path, images=export_set.images[:1], **options))["field0.png"]
+
+    assert again() == "done"
+    assert again() == "skipped"
+    assert again(classifier=export_set.other) == "done"  # masks of an older classifier are written anew
+    assert again(classifier=export_set.other, smooth=0) == "done"
+    assert again(classifier=export_set.other, smooth=0, objects=ObjectOptions()) == "done"
+    assert again(classifier=export_set.other, smooth=0, objects=ObjectOptions()) == "skipped"
+    assert again(classifier=export_set.other, smooth=0, objects=ObjectOptions(min_size=9)) == "done"
+    assert again(classifier=export_set.other, smooth=0) == "skipped"  # the masks themselves did not change
+    assert again(classifier=export_set.other, smooth=0, overwrite=True) == "done"
+
+
+def test_the_same_classifier_saved_twice_is_the_same(export_set, tmp_path):
+    from mdm_studio.services.classifier import load_classifier
+
+    load_classifier(export_set.classifier).save(tmp_path / "copy.mdm")
+    states(request(export_set, tmp_path / "m"))
+    assert set(states(request(export_set, tmp_path / "m", classifier=tmp_path / "copy.mdm")).values()) == {"skipped"}
+
+
+def test_an_image_that_changed_is_predicted_again(export_set, tmp_path):
+    images = [shutil.copy(path, tmp_path) for path in export_set.images]
+    paths = [tmp_path / path.name for path in export_set.images]
+    states(request(export_set, tmp_path / "m", images=paths))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(images[1])
+    assert list(states(request(export_set, tmp_path / "m", images=paths)).values()) == ["skipped", "done", "skipped"]
+    with Image.open(tmp_path / "m" / "field1.png") as mask:
+        assert mask.size == (30, 20)
+
+
+def test_what_somebody_else_made_is_not_replaced(export_set, tmp_path):
+    """A mask that was there before, and one that was corrected by hand."""
+    hand = np.full((100, 150), 2, np.uint8)
+    Image.fromarray(hand).save(tmp_path / "field0.png")
+    found = [event for event in export(request(export_set, tmp_path)) if isinstance(event, FileResult)]
+    assert [result.state for result in found if result.image.stem == "field0"] == ["failed"]
+    assert "was not written by an export" in report(tmp_path)["failures"][str(export_set.images[0])]
+    assert (np.asarray(Image.open(tmp_path / "field0.png")) == 2).all()
+    Image.fromarray(hand).save(tmp_path / "field1.png")
+    assert states(request(export_set, tmp_path))["field1.png"] == "skipped"
+    other = request(export_set, tmp_path, classifier=export_set.other)
+    assert states(other) == {"field0.png": "failed", "field1.png": "failed", "field2.png": "done"}
+    assert "was changed since" in report(tmp_path)["failures"][str(export_set.images[1])]
+    assert set(states(request(export_set, tmp_path, overwrite=True)).values()) == {"done"}
+    assert not (np.asarray(Image.open(tmp_path / "field1.png")) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["export.json", "measurements.csv"])
+def test_files_of_the_folder_are_not_replaced_either(export_set, tmp_path, name):
+    (tmp_path / name).write_text("[1]")
+    wanted = {"objects": ObjectOptions(), "tables": ("csv",)}
+    with pytest.raises(OutputError, match=f"{name} was not written by an export"):
+        list(export(request(export_set, tmp_path, **wanted)))
+    assert (tmp_path / name).read_text() == "[1]"
+
+
+def test_images_are_never_replaced_by_their_masks(export_set, tmp_path):
+    with pytest.raises(UsageError, match="is one of the images"):
+        list(export(request(export_set, export_set.images[0].parent, overwrite=True)))
+
+
+def test_every_image_is_accounted_for(export_set, tmp_path):
+    """Unreadable, of another number of channels, a stack that PNG cannot hold: named, and the others are done."""
+    np.save(tmp_path / "channels.npy", np.zeros((5, 20, 30), np.uint8))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 20, 30), np.uint8), metadata={"axes": "ZYX"})
+    images = [*sorted(tmp_path.iterdir()), export_set.images[0]]
+    wanted = request(export_set, tmp_path / "m", images=images)
+    assert states(wanted) == {"broken.png": "failed", "channels.npy": "failed", "field0.png": "done", "stack.tif": "failed"}
+    told = report(tmp_path / "m")
+    assert told["counts"] == {"failed": 3, "done": 1}
+    for path, words in zip(images, ("cannot read", "5 channels", "--format tiff"), strict=False):
+        assert words in told["failures"][str(path)]
+    with pytest.raises(InputError, match="same name"):
+        list(export(request(export_set, tmp_path / "n", images=[images[0], tmp_path / "BROKEN.tif"])))
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_stop_comes_between_tiles_and_leaves_nothing_unfinished(export_set, tmp_path):
+    """The same by `stop` and by closing the generator; the next run goes on there."""
+    asked = iter([False] * 3)
+    wanted = request(export_set, tmp_path, format="ome-zarr", **EVERYTHING)
+    events = list(export(wanted, stop=lambda: next(asked, True)))
+    last = events[-1]
+    assert isinstance(last, FileResult)
+    assert (last.state, sum(isinstance(event, FileResult) for event in events)) == ("stopped", 1)
+    assert report(tmp_path)["state"] == "stopped"
+    assert [each["state"] for each in report(tmp_path)["images"]] == ["stopped", "not reached", "not reached"]
+    with closing(export(wanted)) as running:
+        for event in running:
+            if isinstance(event, TileProgress) and event.image == export_set.images[1] and event.note == "objects":
+                break
+    assert report(tmp_path)["state"] == "stopped"
+    assert not [name for name in visible(tmp_path) if "/." in name or name.startswith(".") or "field1" in name]
+    assert list(states(wanted).values()) == ["skipped", "done", "done"]
+
+
+def test_a_killed_run_is_taken_up(export_set, tmp_path):
+    """Without a last word: what it finished is kept, what it left is swept, and what it began is its own."""
+    code = (
+        "import os, sys; from pathlib import Path; from mdm_studio.services.export import *\n"
+        "out, mdm, *images = map(Path, sys.argv[1:])\n"
+        "events = export(ExportRequest(mdm, tuple(images), PredictOptions(out, format='tiff', uncertainty=True)))\n"
+        "done = 0\n"
+        "for event in events:\n"
+        "    done += isinstance(event, FileResult)\n"
+        "    if done and isinstance(event, TileProgress): os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path, export_set.classifier, *export_set.images]
+    assert subprocess.run(command, timeout=100, env=os.environ, check=False).returncode == -9
+    assert [path for path in tmp_path.iterdir() if ".part" in path.name]
+    shutil.copy(tmp_path / "field0.tif", tmp_path / "field1.tif")  # killed between its two files
+    wanted = request(export_set, tmp_path, format="tiff", uncertainty=True)
+    assert list(states(wanted).values()) == ["skipped", "done", "done"]
+    assert len(visible(tmp_path)) == 7
+
+
+def test_one_export_at_a_time(export_set, tmp_path):
+    lock = FolderLock(tmp_path)
+    try:
+        with pytest.raises(OutputError, match="another export is writing"):
+            list(export(request(export_set, tmp_path)))
+    finally:
+        lock.release()
+    assert visible(tmp_path) == []
+
+
+def test_the_table_of_the_folder_has_earlier_images_too(export_set, tmp_path):
+    wanted = {"objects": ObjectOptions(), "tables": ("csv",), "object_maps": False}
+    for number in range(3):
+        states(request(export_set, tmp_path, images=export_set.images[number : number + 1], **wanted))
+    names = {line.partition(",")[0] for line in (tmp_path / "measurements.csv").read_text().splitlines()[1:]}
+    assert names == {"field0", "field1", "field2"}
+    assert not (tmp_path / "objects").exists()
+
+
+def test_a_stack_has_objects_and_rows_of_each_plane(export_set, tmp_path):
+    planes = np.stack([np.asarray(Image.open(path)) for path in export_set.images])
+    options = {"photometric": "rgb", "resolution": (1e4, 1e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "stack.tif", planes, metadata={"axes": "ZYXS"}, **options)
+    wanted = {"objects": ObjectOptions(), "tables": ("csv",), "format": "tiff"}
+    states(request(export_set, tmp_path / "s", images=[tmp_path / "stack.tif"], **wanted))
+    states(request(export_set, tmp_path / "m", **wanted))
+    stack = tifffile.imread(tmp_path / "s" / "objects" / "stack.tif")
+    assert np.array_equal(stack[1], tifffile.imread(tmp_path / "m" / "objects" / "field1.tif"))
+    with (tmp_path / "s" / "tables" / "stack.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["plane"] for row in rows} == {"0", "1", "2"}
+    assert float(rows[0]["area_micrometer2"]) == pytest.approx(float(rows[0]["area"]))
+
+
+def test_a_request_survives_json(export_set, tmp_path):
+    wanted = request(export_set, tmp_path, **EVERYTHING).resolved()
+    again = ExportRequest.from_json(json.loads(json.dumps(wanted.to_json() | {"name": "x", "created": 1.0})))
+    assert again == wanted
+    with pytest.raises(JobError, match="update MDM Studio"):
+        ExportRequest.from_json(wanted.to_json() | {"version": 99})
+    with pytest.raises(JobError, match="damaged"):
+        ExportRequest.from_json({key: value for key, value in wanted.to_json().items() if key != "images"})
+    with pytest.raises(UsageError, match="needs objects"):
+        PredictOptions(tmp_path, tables=("csv",))
+
+
+def test_the_job(export_set, tmp_path):
+    """Stopped and taken up; an image that fails is told of at the end, and fails no job."""
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = (*export_set.images, tmp_path / "broken.png")
+    folder = JobFolder(tmp_path / "job")
+    folder.create(request(export_set, tmp_path / "m", images=images).to_json())
+    asked = iter([False] * 8)
+    reports = list(run(folder, stop=lambda: next(asked, True)))
+    assert 0 < reports[-1].done < 1
+    reports = list(run(folder, stop=lambda: False))
+    assert [each.done for each in reports] == sorted(each.done for each in reports)
+    last = reports[-1]
+    assert (last.done, last.step, last.steps) == (1, 4, 4)
+    assert "1 of 4 images failed" in last.note
+    assert last.facts["result"] == str(tmp_path / "m")
+    assert last.facts["failed"] == 1
+    alone = JobFolder(tmp_path / "other")
+    alone.create(request(export_set, tmp_path / "n", images=images[-1:]).to_json())
+    with pytest.raises(InputError, match=r"1 of 1 images failed.*broken\.png"):
+        list(run(alone, stop=lambda: False))
+
+
+def test_a_preview_is_what_the_export_writes(export_set, tmp_path, monkeypatch):
+    options = PredictOptions(tmp_path, objects=ObjectOptions("watershed", fill_holes=True))
+    states(request(export_set, tmp_path, objects=options.objects))
+    found = preview(export_set.classifier, export_set.images[0], options)
+    assert np.array_equal(found["mask"], np.asarray(Image.open(tmp_path / "field0.png")))
+    assert np.array_equal(found["objects"], tifffile.imread(tmp_path / "objects" / "field0.tif"))
+    assert found["image"].shape == (3, 100, 150)
+    assert found["probabilities"].shape == (2, 100, 150)
+    monkeypatch.setattr("mdm_studio.services.export_preview.PREVIEW", 64)
+    middle = preview(export_set.classifier, export_set.images[0], PredictOptions(tmp_path))
+    assert middle["mask"].shape == (64, 64)
+    assert np.array_equal(middle["image"], found["image"][:, 18:82, 43:107])
+    assert (middle["mask"] == found["mask"][18:82, 43:107]).mean() > 0.9
+    assert "objects" not in middle
+
+
+def test_asking_for_an_export_loads_no_torch():
+    code = "import sys, mdm_studio.services.export, mdm_studio.cli.predict; print(*sys.modules)"
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "zarr", "pyarrow", "distributed"} & set(outcome.stdout.split())
