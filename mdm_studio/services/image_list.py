@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +89,11 @@ def _is(entry: ImageEntry, state: State) -> bool:
 
 
 def _natural(entry: ImageEntry) -> tuple[list[tuple[int, int | str]], str]:
+    return _natural_of(entry.path)
+
+
+@lru_cache(maxsize=1 << 16)  # a list of 10,000 is sorted anew whenever one of them has changed
+def _natural_of(path: Path) -> tuple[list[tuple[int, int | str]], str]:
     # numbers before words at the same place, as file managers do; the pairs keep numbers and words comparable
-    parts = [part for part in re.split(r"(\d+)", entry.name.lower()) if part]
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], str(entry.path)
+    parts = [part for part in re.split(r"(\d+)", image_name(path).lower()) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], str(path)
