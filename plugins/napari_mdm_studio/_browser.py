@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, Qt, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication
 from qtpy.QtWidgets import (
+    QBoxLayout,
     QComboBox,
     QFileDialog,
     QFrame,
@@ -32,7 +33,7 @@ from mdm_studio.services.image_list import Order, State, select
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._browser_list import SIZES, ImageList, ImageListModel
 from napari_mdm_studio._project import create_project, is_project, open_project
-from napari_mdm_studio._session_home import BROWSER, home_of, main_window
+from napari_mdm_studio._session_home import BROWSER, home_of
 from napari_mdm_studio._widgets import Dock, button, menu_button, note, quietly, row
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 _WIDTH = 300
+_WIDE = 1.5  # times as wide as high
+_ANY = (1 << 24) - 1  # Qt's own word for "no limit"
 _EVERY = 0.4  # seconds between two looks at the list, which changes with every image that is ranked
 _JOB = "ranking"
 _BANNER = "QFrame#banner { border: 1px solid #e69f00; border-radius: 4px; background: rgba(230, 159, 0, 40); }"
@@ -107,12 +110,6 @@ class ImageBrowser(Dock):
         self.home.lost_dock(self)
         if self.page is not None:
             self.page.end()
-
-    def make_room(self) -> None:
-        """See `Dock`: napari's own docks would leave room for two pictures."""
-        window = main_window(self.home.viewer)
-        if self.page is not None and self.parent() is not None:
-            window.resizeDocks([self.parent()], [window.height()], Qt.Orientation.Vertical)
 
     def _start(self) -> QWidget:
         """What there is without a project."""
@@ -219,9 +216,19 @@ class ProjectPage(QWidget):
     # ---- made of -----------------------------------------------------------------------------------------------------
 
     def _build(self, organize: Callable[[], QMenu]) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
+        self._parts = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
+        self._parts.setContentsMargins(0, 0, 0, 0)
+        head, foot = QWidget(), QWidget()
+        for part in (head, foot):
+            QVBoxLayout(part).setContentsMargins(0, 0, 0, 0)
+        self._fill_head(head.layout(), organize)
+        self._fill_foot(foot.layout())
+        self._parts.addWidget(head)
+        self._parts.addWidget(self.list, 1)
+        self._parts.addWidget(foot)
+        self._ends = (head, foot)
+
+    def _fill_head(self, column: Any, organize: Callable[[], QMenu]) -> None:
         self.title = QLabel()
         self.title.setTextFormat(Qt.TextFormat.PlainText)
         self.title.setStyleSheet("font-weight: bold;")
@@ -244,7 +251,9 @@ class ProjectPage(QWidget):
         filters.addWidget(self.state, 1)
         column.addLayout(filters)
         column.addWidget(self.sort)
-        column.addWidget(self.list, 1)
+        column.addStretch(1)
+
+    def _fill_foot(self, column: Any) -> None:
         self.reading = note()
         self.reading.setAccessibleName("What is being read or ranked")
         self.bar = QProgressBar()
@@ -256,6 +265,18 @@ class ProjectPage(QWidget):
         column.addWidget(self.bar)
         for line in self._buttons():
             column.addLayout(line)
+        column.addStretch(1)
+
+    def resizeEvent(self, event: Any) -> None:
+        """Qt's hook: what is wide and low, at the bottom of a window, has everything side by side."""
+        super().resizeEvent(event)
+        wide = event.size().width() > _WIDE * event.size().height()
+        way = QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom
+        if way != self._parts.direction():
+            self._parts.setDirection(way)
+            for part in self._ends:
+                part.setMinimumWidth(_WIDTH if wide else 0)
+                part.setMaximumWidth(_WIDTH if wide else _ANY)
 
     def _banner(self) -> QFrame:
         self.banner = QFrame()

@@ -23,7 +23,7 @@ SIZES = (64, 96, 128, 192)
 """Thumbnails may be so large, in pixels along the longer side."""
 _KEPT = 512  # pixmaps in memory; 192 x 192 of them are 75 MB
 _MARGIN = 6
-_NARROWEST = 112  # px of an item: room for words under a small picture
+_WIDEST_WORDS = "\u25d4 uncertainty 0.00"  # have room under a small picture
 _LINES = 3  # of words under a picture
 _DARK, _FRAME = QColor("#101010"), QColor("#56b4e9")
 _WARNING = QColor("#e69f00")
@@ -283,15 +283,16 @@ class ImageList(QListView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setMouseTracking(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName("Images of the project")
         self.activated.connect(lambda index: self.opened.emit(index.data(ENTRY).id))
         self.set_thumbnail_size(self.thumbnail_size)
 
     def item_size(self) -> QSize:
         """Of a thumbnail and the words below it."""
-        width = max(self.thumbnail_size, _NARROWEST) + 2 * _MARGIN
-        return QSize(width, self.thumbnail_size + _LINES * self.fontMetrics().height() + 2 * _MARGIN + 2)
+        words = self.fontMetrics()
+        width = max(self.thumbnail_size, words.horizontalAdvance(_WIDEST_WORDS) + 2) + 2 * _MARGIN
+        return QSize(width, self.thumbnail_size + _LINES * words.height() + 2 * _MARGIN + 2)
 
     def set_thumbnail_size(self, size: int) -> None:
         """Draw thumbnails in another size; the image under the cursor stays in sight."""

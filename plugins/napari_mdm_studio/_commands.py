@@ -39,9 +39,7 @@ def open_browser() -> SessionHome | None:
     if BROWSER not in home.docks:
         from napari_mdm_studio._browser import ImageBrowser
 
-        dock = ImageBrowser(viewer)
-        viewer.window.add_dock_widget(dock, name=f"{BROWSER} ({DISPLAY_NAME})", area="left")
-        dock.make_room()
+        viewer.window.add_dock_widget(ImageBrowser(viewer), name=f"{BROWSER} ({DISPLAY_NAME})", area="bottom")
     return home
 
 

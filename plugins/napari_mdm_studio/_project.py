@@ -273,9 +273,7 @@ class _OpenDock:
     tabbed: bool
 
     def open_in(self, viewer: Viewer) -> None:
-        dock = self.kind(viewer)
-        viewer.window.add_dock_widget(dock, name=self.name, area=self.area, tabify=self.tabbed)
-        dock.make_room()
+        viewer.window.add_dock_widget(self.kind(viewer), name=self.name, area=self.area, tabify=self.tabbed)
 
 
 def _take_docks(viewer: Viewer) -> list[_OpenDock]:

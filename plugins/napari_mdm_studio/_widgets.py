@@ -40,9 +40,6 @@ class Dock(QWidget):
     def end(self) -> None:
         """Listen no longer."""
 
-    def make_room(self) -> None:
-        """Take the room of the neighbours that they can spare, if it is wanted; called once napari shows the dock."""
-
     def fill(self, *parts: QWidget | QLayout) -> None:
         """Put parts one below the other, behind a scroll bar where they do not fit."""
         inside = QWidget()
