@@ -115,18 +115,23 @@ class _Lazy:
         self._image = image
         self._lock = threading.Lock()
 
-    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        """A region, by slices without a step."""
-        channels, *stack, rows, cols = (slice(*part.indices(n)) for part, n in zip(key, self.shape, strict=True))
-        lengths = [part.stop - part.start for part in stack]
-        shape = (self.shape[0], *lengths, rows.stop - rows.start, cols.stop - cols.start)
-        found = np.empty(shape, self.dtype)
+    def __getitem__(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
+        """A region, by whole numbers and slices with steps of 1 and more, one for each axis."""
+        parts = [part if isinstance(part, slice) else slice(part, part + 1) for part in key]
+        ranges = [range(n)[part] for part, n in zip(parts, self.shape, strict=True)]
+        channels, *stack, rows, cols = ranges
+        found = np.empty([len(each) for each in ranges], self.dtype)
         with self._lock:
-            for place in np.ndindex(*lengths):
-                index = tuple(part.start + i for part, i in zip(stack, place, strict=True))
+            for place in np.ndindex(*(len(each) for each in stack)):
+                index = tuple(each[i] for each, i in zip(stack, place, strict=True))
                 number = int(np.ravel_multi_index(index, self._image.stack_shape)) if index else 0
-                found[(slice(None), *place)] = self._image.plane(number).read(rows, cols)
-        return found[channels]
+                block = self._image.plane(number).read(_whole(rows), _whole(cols))[:, :: rows.step, :: cols.step]
+                found[(slice(None), *place)] = block[channels.start : channels.stop : channels.step]
+        return found[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+
+
+def _whole(part: range) -> slice:
+    return slice(part.start, max(part.stop, part.start))
 
 
 def _lazy_levels(image: ImageFile) -> list[Any]:

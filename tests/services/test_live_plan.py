@@ -55,6 +55,17 @@ def tiles(grid):
     return [Tile(PLANE, *place) for place in grid]
 
 
+def test_planes_with_strokes_are_prepared_and_computed_whether_shown_or_not():
+    hidden = PlaneKey("b", 3)
+    wanted = intent(views={}, strokes={}, painted={PLANE, hidden})
+    assert plan(wanted, Facts()) == (Prepare(PLANE), Prepare(hidden))
+    shown = intent(views={PLANE: VIEW}, painted={hidden})
+    assert plan(shown, Facts())[:2] == (Prepare(PLANE), Prepare(hidden))
+    tile = Tile(hidden, 0, 0)
+    computed = plan(intent(views={}, strokes={tile: frozenset({1})}), Facts(grids={hidden: GRID}))
+    assert computed == (Extract(tile, Stage.FILTERS), Extract(tile, Stage.ALL))
+
+
 def head(number=5, labels=1, stage=Stage.ALL, converged=True, **changes):
     return Head(number, labels, stage, Stage.FILTERS, frozenset(STROKES), converged=converged, **changes)
 

@@ -64,6 +64,10 @@ def test_classes_by_tile():
     assert index.by_tile({PLANE: grid}) == {Tile(PLANE, 0, 0): {1, 2}, Tile(PLANE, 1, 0): {3}}
     assert index.by_tile({}) == {}
     assert index.planes() == {PLANE}
+    assert (index.painted_in("a"), index.painted_in("b")) == (3, 0)
+    labels[0, :2] = 0, 5
+    index.update(PLANE, whole(labels), labels)
+    assert index.painted_in("a") == 3
 
 
 def test_a_closed_image_is_forgotten():
@@ -74,6 +78,7 @@ def test_a_closed_image_is_forgotten():
     assert index.generation == before
     index.forget("a")
     assert index.counts() == {}
+    assert index.painted_in("a") == 0
     assert index.generation > before
 
 
