@@ -12,6 +12,7 @@ from mdm_studio.arrays import Pixels
 from mdm_studio.engine.features import PlaneFeatures
 from mdm_studio.engine.objects import number_objects
 from mdm_studio.engine.smoothing import predict_plane
+from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import BasePlane, Plane, open_image
 from mdm_studio.services.batch import background_of
 from mdm_studio.services.classifier import load_classifier
@@ -22,9 +23,16 @@ PREVIEW = 1024
 
 
 def preview(
-    classifier: Path, path: Path, options: PredictOptions, *, backbone: str | None = None, device: str = "auto"
+    classifier: Path,
+    path: Path,
+    options: PredictOptions,
+    *,
+    backbone: str | None = None,
+    device: str = "auto",
+    centre: tuple[int, int] | None = None,
+    cache: FeatureCache | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Predict the middle of an image's first plane; nothing is written, and `options.out` does not matter.
+    """Predict a part of an image's first plane; nothing is written, and `options.out` does not matter.
 
     Parameters
     ----------
@@ -34,12 +42,17 @@ def preview(
         Whether and how objects are found; smoothing.
     backbone, device : str
         As in `mdm_studio.services.export_request.ExportRequest`.
+    centre : (int, int), optional
+        Row and column that the part lies around, as far as the image goes; the middle of the image by default.
+    cache : FeatureCache, optional
+        Where features of the whole image may be already.
 
     Returns
     -------
     dict
         "image" (C, h, w) raw pixels, "mask" (h, w) class values, "probabilities" (K, h, w), "uncertainty" (h, w), and "objects"
-        (h, w) numbers if `options` has objects; h and w are `PREVIEW` at most.
+        (h, w) numbers if `options` has objects; h and w are `PREVIEW` at most. "corner" (2,): row and column of
+        the first pixel.
 
     Raises
     ------
@@ -53,7 +66,7 @@ def preview(
     """
     fitted = load_classifier(classifier, backbone=backbone, device=device)
     with open_image(path, fitted.info.channels) as image:
-        part = _Middle(image.plane(0))
+        part = _Part(image.plane(0), centre)
         raw = part.read(slice(None), slice(None))
         shape = raw.shape[1:]
         values = np.array([each.value for each in fitted.info.classes])
@@ -61,31 +74,37 @@ def preview(
         probabilities = np.zeros((len(values), *shape), np.float32)
         uncertainty = np.zeros(shape, np.float32)
         smooth = fitted.info.smooth if options.smooth is None else options.smooth
-        source = PlaneFeatures(fitted.backbone, part, fitted.settings, None)
+        # a part is known by its own pixels alone, and its features by those of the whole
+        source = PlaneFeatures(fitted.backbone, part, fitted.settings, cache if part.whole else None)
         for rows, cols, found in predict_plane(fitted.ensemble, source, smooth=smooth):
             labels[rows, cols] = found.labels
             probabilities[:, rows, cols], uncertainty[rows, cols] = found.probabilities, found.uncertainty
     mask = values.astype(np.uint8 if values.max() < 256 else np.uint16)[labels]
     maps: dict[str, NDArray[Any]] = {"image": raw, "mask": mask, "probabilities": probabilities, "uncertainty": uncertainty}
+    maps["corner"] = np.array(part.corner)
     if options.objects is not None:
         likely = np.take_along_axis(probabilities, labels[None], axis=0)[0]
         maps["objects"] = number_objects(mask, options.objects, background_of(options, values.tolist()), likely)
     return maps
 
 
-class _Middle(BasePlane):
-    """The middle of a plane, seen in the light of the whole: its intensities are scaled as in the export."""
+class _Part(BasePlane):
+    """A part of a plane, seen in the light of the whole: its intensities are scaled as in the export."""
 
-    def __init__(self, plane: Plane) -> None:
-        channels, height, width = plane.shape
-        size = min(height, PREVIEW), min(width, PREVIEW)
-        super().__init__((channels, *size), plane.dtype, rgb=plane.rgb, name=plane.name)
-        self._plane, self._corner = plane, ((height - size[0]) // 2, (width - size[1]) // 2)
+    def __init__(self, plane: Plane, centre: tuple[int, int] | None) -> None:
+        channels, *sides = plane.shape
+        size = [min(side, PREVIEW) for side in sides]
+        super().__init__((channels, size[0], size[1]), plane.dtype, rgb=plane.rgb, name=plane.name)
+        middle = centre or [side // 2 for side in sides]
+        self._plane, self.whole = plane, size == sides
+        self.corner = [
+            min(max(0, at - length // 2), side - length) for at, length, side in zip(middle, size, sides, strict=True)
+        ]
 
     def sample(self, max_pixels: int = 1 << 20) -> Pixels:
         return self._plane.sample(max_pixels)
 
     def _region(self, rows: slice, cols: slice) -> Pixels:
-        top, left = self._corner
+        top, left = self.corner
         window = slice(rows.start + top, rows.stop + top), slice(cols.start + left, cols.stop + left)
         return self._plane.read(*window)[:, :: rows.step, :: cols.step]
