@@ -15,6 +15,7 @@ import typer
 
 from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, parse_scales, print_json, progress_bar, say
 from mdm_studio.cli.jobs import say_started
+from mdm_studio.cli.launch import start_all
 from mdm_studio.errors import JobError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def pretrain(
     """
     from mdm_studio.io.job_folder import JobFolder
 
+    start_all()
     if out is None and (resume or not background):
         raise UsageError("where shall the job be? Give --out DIR (with --background alone it goes among the user's jobs)")
     if resume and out is not None:

@@ -165,6 +165,33 @@ class Pretrainer:
         self.ema.update_parameters(self.net)
         return value, float(norm)
 
+    def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
+        """What all processes of a run go by: whether any of them wants to stop, and the first one's seconds.
+
+        Every process must call it equally often, between steps: one that went on alone would wait for the others for ever.
+
+        Raises
+        ------
+        JobError
+            If they have not done the same steps, because they resumed from different checkpoints.
+        """
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return stop, elapsed
+        mine = torch.tensor([[float(stop), elapsed, float(self.step)]], dtype=torch.float64, device=accelerator.device)
+        stops, seconds, steps = accelerator.gather(mine).cpu().unbind(1)
+        if steps.min() != steps.max():
+            raise JobError(
+                f"the processes of this run stand at different steps ({', '.join(str(int(n)) for n in steps)}); do all of "
+                "them see the same folder? Stop them and resume the job"
+            )
+        return bool(stops.any()), float(seconds[0])
+
+    def close(self) -> None:
+        """Let go of the other processes of the run; without it the interpreter may abort while it ends."""
+        if self.accelerator.num_processes > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
     @torch.no_grad()
     def reconstruct(self, x: NDArray[np.float32], timesteps: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the averaged network sees and makes of ``(B, C, H, W)`` at each timestep: two ``(T, B, C, H, W)`` arrays."""
