@@ -255,14 +255,14 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
     sign : str
         A file: once it is there, the image is given up.
     """
+    if Path(sign).exists():
+        return _facts(FileResult(Path(image), "stopped", message="stopped before it was begun"))
     from distributed import get_worker
 
     from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.batch import predict_file
 
     request = ExportRequest.from_json(order)
-    if Path(sign).exists():
-        return _facts(FileResult(Path(image), "stopped", message="stopped before it was begun"))
     classifier = _loaded(request.classifier, request.backbone, request.device, digest)
     cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
     steps = predict_file(classifier, Path(image), request.options, cache)
