@@ -47,12 +47,13 @@ def list_(json_: JsonFlag = False) -> None:
     table = Table()
     for title in ("ID", "kind", "state", "done", "speed", "left", "device"):
         table.add_column(title, no_wrap=True)
-    table.add_column("message", min_width=20, overflow="fold")
     for view in views:
-        table.add_row(
-            view.id, view.kind, view.state, f"{view.done:.0%}", _speed(view), _time(view.eta_s), view.device, view.message
-        )
-    Console().print(table)
+        table.add_row(view.id, view.kind, view.state, f"{view.done:.0%}", _speed(view), _time(view.eta_s), view.device)
+    console = Console()
+    console.print(table)
+    for view in views:
+        if view.message:
+            console.print(f"{view.id}: {view.message}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

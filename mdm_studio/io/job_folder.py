@@ -79,13 +79,6 @@ class JobFolder:
         """Content of job.json; empty if there is none or it is damaged."""
         return _read_object(self.job)
 
-    def created(self) -> float:
-        """When job.json was written; 0 if it is gone."""
-        try:
-            return self.job.stat().st_mtime
-        except OSError:
-            return 0.0
-
     def write_status(self, **facts: Any) -> None:
         """Replace status.json; on a full disk it is written over in place, so that the job can still say why it failed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import platform
@@ -75,6 +76,7 @@ def asked_device(settings: Mapping[str, Any]) -> str:
     return str(settings.get("device") or settings.get("config", {}).get("device") or "auto")
 
 
+@functools.cache
 def _guess_device() -> str:
     """What ``auto`` will be, without loading PyTorch: all who ask get the same answer, which is all that lanes need."""
     if os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi"):

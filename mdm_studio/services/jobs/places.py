@@ -10,20 +10,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.io.atomic import write_json
 from mdm_studio.io.folder_lock import lock_state
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.jobs.kinds import asked_device, lane_of
-from mdm_studio.services.jobs.states import LIVING, JobView, judge
+from mdm_studio.services.jobs.states import LIVING, JobView, Lock, judge
 
 _LANES = "lanes"
 
@@ -74,19 +77,34 @@ def register(folder: Path) -> str:
 def look(job_id: str, root: Path) -> JobView:
     """What a job is doing, from its files."""
     folder = JobFolder(root)
-    asked = folder.read_job()
-    if asked and "created" not in asked:  # version 0.1
-        asked["created"] = folder.created()
-    # the lock first: a process that ends writes its last status before it lets go
-    lock = lock_state(root)
+    try:
+        about = folder.job.stat()
+        asked = _asked(folder.job, about.st_mtime_ns, about.st_size)
+    except OSError:
+        asked = {}
     status = folder.read_status()
-    if lock == "free" and status.get("state") in LIVING:
-        lock = lock_state(root)  # it may have started between the two
+    lock: Lock = "free"
+    if status.get("state", "queued") in LIVING and (lock := lock_state(root)) == "free":
+        # a process that ends writes its last status before it lets go; one that begins takes the lock before it writes
+        status = folder.read_status()
+        lock = lock_state(root)
     if asked and not status.get("device"):
         status["device"] = asked_device(asked)
     if not status.get("result") and status.get("state") == "done" and folder.backbone.is_dir():  # version 0.1
         status["result"] = str(folder.backbone)
     return judge(job_id, root, asked, status, lock, time.time(), lane=lane_of(asked))
+
+
+@functools.lru_cache(maxsize=1000)
+def _asked(job: Path, mtime_ns: int, size: int) -> Mapping[str, Any]:
+    """What views need of job.json: front ends look every second, and thousands of images may be named in it."""
+    asked = JobFolder(job.parent).read_job()
+    if not asked:
+        return {}
+    config = asked.get("config")
+    device = config.get("device") if isinstance(config, dict) else None
+    common: dict[str, Any] = {"created": mtime_ns / 1e9, "device": device}  # version 0.1 did not say when
+    return common | {key: asked[key] for key in ("kind", "name", "device", "created") if key in asked}
 
 
 def look_at_all() -> tuple[JobView, ...]:
