@@ -300,20 +300,28 @@ def _about_what_is_there(choices: ExportChoices, facts: ExportFacts, warnings: l
         warnings.append(f"{count} have results there already; all will be replaced, those too that were changed by hand.")
     elif facts.foreign:
         warnings.append(
-            f"Results of {_count(facts.foreign)} there were not written by an export, or were changed since. They are left "
-            "alone, and reported as failed: choose that they are replaced, or another folder."
+            f"Results of {counted(facts.foreign, 'image')} there were not written by an export, or were changed since. They "
+            "are left alone, and reported as failed: choose that they are replaced, or another folder."
         )
     elif facts.there:
-        notes.append(f"There are results of {_count(facts.there)}: what is up to date is kept, the rest is written anew.")
-
-
-def _count(images: int) -> str:
-    return f"{images:,} image" + ("" if images == 1 else "s")
+        results = f"There are results of {counted(facts.there, 'image')}"
+        notes.append(f"{results}: what is up to date is kept, the rest is written anew.")
 
 
 def _named(names: tuple[str, ...]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def in_bytes(size: float) -> str:

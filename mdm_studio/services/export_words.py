@@ -11,8 +11,8 @@ from typing import Any
 
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.job_folder import JobFolder
-from mdm_studio.services.estimates import as_duration, as_rate
-from mdm_studio.services.export_form import ExportFacts, Judgement, in_bytes
+from mdm_studio.services.estimates import as_duration
+from mdm_studio.services.export_form import ExportFacts, Judgement, counted, in_bytes
 from mdm_studio.services.jobs.states import JobView
 
 _PERMILLE = 1000
@@ -61,8 +61,7 @@ def describe(judgement: Judgement, facts: ExportFacts) -> str:
     """What an export that is about to start will write."""
     if not facts.images or facts.not_writable:
         return ""
-    count = f"{len(facts.images):,} image" + ("" if len(facts.images) == 1 else "s")
-    return f"{count}, about {in_bytes(judgement.size)}, to {facts.out}."
+    return f"{counted(len(facts.images), 'image')}, about {in_bytes(judgement.size)}, to {facts.out}."
 
 
 def show_job(view: JobView) -> JobShown:
@@ -84,13 +83,11 @@ def _text(view: JobView) -> str:
         parts.append(f"{view.step:,} of {view.steps:,} images")
     if view.facts.get("failed"):
         parts.append(f"{view.facts['failed']:,} failed")
-    if view.living and view.rate:
-        parts.append(f"{as_rate(view.rate)} {view.unit}".strip())
     if view.living and view.eta_s is not None and view.steps:
         parts.append(f"{as_duration(view.eta_s)} left")
     lines = ["  ·  ".join(parts)]
     if view.message and view.state != "done":  # the summary says it then
-        lines.append(_sentence(view.message))
+        lines.append(f"Now: {view.message}" if view.state == "running" else _sentence(view.message))
     if view.living:
         lines.append("It goes on by itself: this window may be closed.")
     return "\n".join(lines)
@@ -145,7 +142,7 @@ def summarise(report: Mapping[str, Any], folder: Path) -> Summary:
     measured = [f"measurements.{kind}" for kind in report["settings"]["tables"]]
     lines = [f"{', '.join(parts)}, in {as_duration(report['seconds'])}."] if parts else []
     if objects:
-        lines.append(f"{objects:,} objects" + (f", measured in {' and '.join(measured)}." if measured else "."))
+        lines.append(counted(objects, "object") + (f", measured in {' and '.join(measured)}." if measured else "."))
     lines.append(f"Written to {folder}; {_REPORT} has the settings and versions.")
     failures = (f"{Path(path).name}: {_without(why, path)}" for path, why in report["failures"].items())
     return Summary("\n".join(lines), tuple(failures), folder)

@@ -12,7 +12,7 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from mdm_studio.config import default_cache_dir
-from mdm_studio.services.export_form import ExportChoices, ExportFacts, Judgement, judge, options_of, pixels_of_area
+from mdm_studio.services.export_form import ExportChoices, ExportFacts, Judgement, counted, judge, options_of, pixels_of_area
 from mdm_studio.services.export_memory import Memory, read_memory, write_memory
 from mdm_studio.services.export_start import Start, keep_classifier, writers
 from mdm_studio.services.export_survey import survey
@@ -149,7 +149,7 @@ class Export(Dock):
             return
         self.facts = facts
         judgement = judge(choices, facts)
-        self.images.count.setText(f"{len(facts.images):,} images" if facts.images else "")
+        self.images.count.setText(counted(len(facts.images), "image") if facts.images else "")
         self.images.count.setVisible(bool(facts.images))
         self.outputs.out.put_usual(str(facts.out) if not choices.out and facts.out != Path() else "")
         self.said.show_judgement(judgement, describe(judgement, facts))

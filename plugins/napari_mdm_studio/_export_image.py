@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mdm_studio.errors import InputError
 from mdm_studio.io.images import find_images, image_name
 from napari_mdm_studio._planes import planes_of
+from napari_mdm_studio._views import part_shown
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -59,6 +60,8 @@ class ShownImage:
         All of its pixels, all channels.
     source : LayerSource
         Where it came from.
+    centre : (int, int) or None
+        Row and column in the middle of what the screen shows of it; None where it shows nothing.
     file : Path or None
         Its file in the project.
     """
@@ -68,6 +71,7 @@ class ShownImage:
     place: tuple[int, ...]
     planes: ArrayImage
     source: LayerSource
+    centre: tuple[int, int] | None = None
     file: Path | None = None
 
     def as_file(self, folder: Path) -> Path:
@@ -95,7 +99,9 @@ def image_shown(home: SessionHome) -> ShownImage | None:
     workspace = home.workspace
     entries = () if workspace is None else workspace.entries
     file = next((entry.path for entry in entries if entry.id == bound.key), None)
-    return ShownImage(bound.key, bound.layer.name, place, everything, LayerSource.of(bound.layer), file)
+    part = part_shown(home.viewer, bound.strokes)
+    centre = None if part is None else ((part.rows.start + part.rows.stop) // 2, (part.cols.start + part.cols.stop) // 2)
+    return ShownImage(bound.key, bound.layer.name, place, everything, LayerSource.of(bound.layer), centre, file)
 
 
 def placed(

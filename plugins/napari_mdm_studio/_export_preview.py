@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_studio.services.export_form import counted
 from napari_mdm_studio._export_image import ShownImage, image_shown, placed
 from napari_mdm_studio._pictures import class_colormap
 from napari_mdm_studio._widgets import Section, button, note, row
@@ -51,21 +52,25 @@ class Seen:
         mask = self.found["mask"]
         height, width = mask.shape
         whole = (self.shown.planes.height, self.shown.planes.width) == mask.shape
-        where = self.shown.name if whole else f"the middle {width:,} x {height:,} px of {self.shown.name}"
+        where = self.shown.name if whole else f"{width:,} x {height:,} px of {self.shown.name}"
         shares = ", ".join(f"{each.name} {np.mean(mask == each.value):.0%}" for each in self.classes)
-        objects = "" if self.objects is None else f"{self.objects:,} objects in "
+        objects = "" if self.objects is None else f"{counted(self.objects, 'object')} in "
         return f"{objects}{where}: {shares}."
 
 
 def look(shown: ShownImage, order: Order) -> Seen:
     """Compute a preview; takes seconds."""
+    from mdm_studio.config import CACHE_BYTES, default_cache_dir
     from mdm_studio.io.classifier_file import read_classifier
+    from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.export_preview import preview
 
     with tempfile.TemporaryDirectory(prefix="mdm-studio-") as folder:
         classifier = order.classifier(Path(folder))
         info, _ = read_classifier(classifier)
-        found = preview(classifier, shown.as_file(Path(folder)), order.options, device=order.device)
+        cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)  # of an image in view features are there already
+        path = shown.as_file(Path(folder))
+        found = preview(classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache)
     return Seen(shown, found, info.classes)
 
 
@@ -125,12 +130,11 @@ class PreviewBox(Section):
         if bound is None:
             return
         self._key = seen.shown.key
-        height, width = seen.found["mask"].shape
-        corner = ((seen.shown.planes.height - height) // 2, (seen.shown.planes.width - width) // 2)
+        top, left = seen.found["corner"].tolist()
         for kind, opacity in _OPACITY.items():
             if kind not in seen.found:
                 continue
-            data, options = placed(bound.geometry, seen.shown.place, corner, seen.found[kind])
+            data, options = placed(bound.geometry, seen.shown.place, (top, left), seen.found[kind])
             if kind == "mask":
                 options["colormap"] = class_colormap(seen.classes, unknown=False)
             name = f"{seen.shown.name} preview of {kind}"

@@ -78,28 +78,25 @@ def test_what_is_in_the_way_is_said_until_nothing_is(dock, folder):
 
 
 def test_a_preview_lies_over_its_image_and_goes(viewer, home, dock, monkeypatch):
-    from napari_mdm_studio import _export_preview
-
     seen = []
 
-    def preview(classifier, path, options, *, device):
+    def preview(classifier, path, options, *, device, centre, cache):
         assert Path(classifier).exists()
-        seen.append((np.load(path).shape, options.objects.min_size, device))
+        seen.append((np.load(path).shape, options.objects.min_size, device, centre))
         mask = np.ones((100, 120), np.uint8)
         mask[:50] = 2
-        return {"mask": mask, "objects": (mask == 2).astype(np.uint32)}
+        return {"mask": mask, "objects": (mask == 2).astype(np.uint32), "corner": np.array([50, 90])}
 
     monkeypatch.setattr("mdm_studio.services.export_preview.preview", preview)
     info = ClassifierInfo(CLASSES, "b", "d", (7,), (50,), 512, 64, "fp32")
     monkeypatch.setattr("mdm_studio.io.classifier_file.read_classifier", lambda path: (info, {}))
-    assert _export_preview.look is not None
     layers = set(viewer.layers)
     dock.outputs.objects.click()
     dock.preview.start.click()
     wait_until(lambda: not dock.preview.running, 20)  # SciPy is imported
-    words = "1 objects in the middle 120 x 100 px of left: ground 50%, cell 50%."
+    words = "1 object in 120 x 100 px of left: ground 50%, cell 50%."
     assert dock.preview.text.text() == words
-    assert seen == [((200, 300), 0, "auto")]
+    assert seen == [((200, 300), 0, "auto", (100, 150))]
     shown = viewer.layers["left preview of objects"]
     assert tuple(shown.translate) == (10 + 50 * 0.5, 20 + 90 * 0.5)
     assert shown.visible

@@ -95,7 +95,7 @@ def test_nothing_is_written_where_something_is_in_the_way(facts):
     assert not facts.out.exists()
 
 
-HALF = "Masks of cells  ·  3 of 10 images  ·  2.0 images/s  ·  3 min left"
+HALF = "Masks of cells  ·  3 of 10 images  ·  3 min left"
 
 
 def view(**changes):
@@ -139,6 +139,7 @@ def test_the_form_is_remembered():
     [
         (view(state="queued", message="waits for another export"), "Waits for another export.", "cancel"),
         (view(step=3, steps=10, done=0.35, rate=2.0, unit="images/s", eta_s=200), HALF, "cancel"),
+        (view(message="slide-7"), "Now: slide-7", "cancel"),
         (view(state="paused", step=3, steps=10), "3 of 10 images", "cancel resume dismiss"),
         (view(state="interrupted", message="power cut"), "Power cut.", "cancel resume dismiss"),
         (view(state="failed", message="the disk is full"), "The disk is full.", "resume dismiss"),
