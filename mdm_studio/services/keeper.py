@@ -91,11 +91,11 @@ class Keeper:
     def state(self) -> ProjectState:
         """What the project holds, with the pixels that are painted now."""
         with self._changing:
-            live = {key: self._strokes.painted_in(image) for image, key in list(self._keys.items())}
-            images = {
-                key: replace(facts, painted=live[key]) if live.get(key, facts.painted) != facts.painted else facts
-                for key, facts in self._state.images.items()
-            }
+            images = dict(self._state.images)
+            for image, key in list(self._keys.items()):
+                painted = self._strokes.painted_in(image)
+                if key in images and images[key].painted != painted:
+                    images[key] = replace(images[key], painted=painted)
             return replace(self._state, images=images)
 
     def change(self, change: Callable[[ProjectState], ProjectState]) -> None:

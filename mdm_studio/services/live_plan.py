@@ -275,6 +275,7 @@ def _tasks(intent: Intent, facts: Facts) -> Iterator[Task]:
     shown = {key: tiles_in_view(view, facts.grids[key]) for key, view in intent.views.items() if key in facts.grids}
     in_view = [Tile(key, *place) for key, places in shown.items() for place in places]
     strokes = [tile for tile in intent.strokes if tile.plane in facts.grids]
+    strokes.sort(key=lambda tile: tile.plane not in intent.views)  # what is looked at goes before what is not shown
     head = facts.head
     planes = dict.fromkeys([*intent.views, *sorted(intent.painted)])
     yield from (Prepare(key) for key in planes if key not in facts.grids)

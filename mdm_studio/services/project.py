@@ -24,7 +24,6 @@ Labels are found by the key of their image, so that strokes outlive a lost ``pro
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -126,7 +125,8 @@ class ProjectState:
         folder : Path, optional
             Where it will lie; paths are told from there, too.
         """
-        images = {key: _image_to_json(facts, folder) for key, facts in self.images.items()}
+        ways: dict[str, str | None] = {}  # from the project to the folders of images
+        images = {key: _image_to_json(facts, folder, ways) for key, facts in self.images.items()}
         # an image a line, so that people find their way in it, and several hundred are written within milliseconds
         lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(image)}" for key, image in images.items())
         # ASCII, because the path of a file may hold bytes that are no text, which UTF-8 refuses
@@ -192,18 +192,28 @@ class _Places:
         near = os.path.normpath(os.path.join(self._folder, path))
         folders = (os.path.dirname(near), os.path.dirname(absolute))
         if folders not in self._near:  # the first image of a folder tells of the others
-            self._near[folders] = near != absolute and os.path.exists(near)
+            self._near[folders] = near != os.path.normpath(absolute) and os.path.exists(near)
         return near if self._near[folders] else absolute
 
 
-def _image_to_json(facts: ImageFacts, folder: Path | None) -> dict[str, Any]:
+def _image_to_json(facts: ImageFacts, folder: Path | None, ways: dict[str, str | None]) -> dict[str, Any]:
     path = None
     if folder is not None and facts.source is not None and os.path.isabs(facts.source):
-        with contextlib.suppress(ValueError):  # another drive of Windows
-            path = Path(os.path.relpath(facts.source, folder)).as_posix()
-    values = asdict(facts)
+        place, name = os.path.split(facts.source)
+        if place not in ways:
+            ways[place] = _way(folder, place)
+        way = ways[place]
+        path = None if way is None else name if way == "." else f"{way}/{name}"
+    values = dict(vars(facts))
     del values["name"], values["source"]
     return {"name": facts.name, "path": path, "absolute": facts.source, **values}
+
+
+def _way(folder: Path, place: str) -> str | None:
+    try:
+        return Path(os.path.relpath(place, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return None
 
 
 def _image_from_json(image: Mapping[str, Any], places: _Places) -> ImageFacts:

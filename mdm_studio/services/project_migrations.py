@@ -18,7 +18,7 @@ from mdm_studio.io.label_store import LEVEL, SUFFIX, label_image
 
 Facts = dict[str, Any]
 
-_LONGEST_NAME = 60  # characters; the key and the extension follow, and file systems take 255 bytes
+_LONGEST_NAME = 50  # characters of up to four bytes; the key and the extension follow, and file systems take 255 bytes
 
 
 def migrate(facts: Mapping[str, Any], version: int) -> Facts:

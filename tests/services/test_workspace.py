@@ -279,6 +279,19 @@ def test_images_are_added_and_removed_and_their_strokes_come_back(begin, images)
         user.workspace.load("nothing")
 
 
+def test_a_project_that_is_saved_elsewhere_goes_on_there(begin, tmp_path):
+    user = begin()
+    user.paint(0)
+    user.until(lambda: user.session.painted)
+    user.session.save_project_as(tmp_path / "copy")
+    user.until(lambda: user.workspace.folder == tmp_path / "copy")
+    user.workspace.set_reviewed(user.ids[1], True)
+    user.workspace.close()
+    stored = json.loads((tmp_path / "copy" / "project.json").read_text())["images"][user.ids[1]]
+    assert (stored["path"], stored["reviewed"]) == ("../data/images/field 1.png", True)
+    assert begin(tmp_path / "copy").labelled()[0] == 3 * W
+
+
 def test_a_lost_project_file_costs_no_strokes(begin, tmp_path, images):
     first = begin()
     first.paint(2)
