@@ -284,7 +284,7 @@ class ProjectPage(QWidget):
         self.banner.setStyleSheet(_BANNER)
         self.missing_words = note()
         tooltip = "Say where the images are now; asked once for all that were moved together."
-        self.find_them = button("Find &them...", tooltip, self.relocate)
+        self.find_them = button("Find them...", tooltip, self.relocate)
         inside = QVBoxLayout(self.banner)
         inside.addWidget(self.missing_words)
         inside.addLayout(row(None, self.find_them))
@@ -294,16 +294,16 @@ class ProjectPage(QWidget):
     def _buttons(self) -> tuple[QHBoxLayout, ...]:
         home, project = self._home, self._project
         self.previous = button("Previou&s", with_key("Show the image before.", "previous_image"), lambda: home.next_image(-1))
-        self.next = button("&Next", with_key("Show the next image.", "next_image"), lambda: home.next_image(1))
+        self.next = button("Ne&xt", with_key("Show the next image.", "next_image"), lambda: home.next_image(1))
         tooltip = with_key("Mark the image that is shown as looked at and found well.", "toggle_reviewed")
-        self.reviewed = button("R&eviewed", tooltip, project.toggle_reviewed)
+        self.reviewed = button("Reviewed", tooltip, project.toggle_reviewed)
         self.reviewed.setCheckable(True)
         self.rank = button(
             "Ran&k images",
             "Predict all images with the present classifier, to see which are the most uncertain; it goes on while you work.",
             self.toggle_ranking,
         )
-        self.suggest = button("Suggest ne&xt image", "Show the image whose labels would help most.", project.suggest)
+        self.suggest = button("Sugges&t next image", "Show the image whose labels would help most.", project.suggest)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, len(SIZES) - 1)
         self.slider.setPageStep(1)
@@ -423,8 +423,8 @@ class ProjectPage(QWidget):
         self._missing = missing
         self.banner.setVisible(bool(missing))
         if missing:
-            many = "1 image is" if len(missing) == 1 else f"{len(missing):,} images are"
-            self.missing_words.setText(f"{many} not where it was, for example {missing[0].path}. The labels are safe.")
+            some = "1 image is not where it was" if len(missing) == 1 else f"{len(missing):,} images are not where they were"
+            self.missing_words.setText(f"{some}, for example {missing[0].path}. The labels are safe.")
 
     def relocate(self, folder: str = "") -> None:
         """Look for the images that were moved in another folder; asks which unless it is given."""

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from psygnal import Signal
 
-from mdm_studio.errors import UsageError
+from mdm_studio.errors import UnreadableImageError, UsageError
+from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.masks import class_palette
+from mdm_studio.services.image_list import ImageEntry
 from mdm_studio.services.live_core import LiveSettings
 from mdm_studio.services.live_plan import PlaneKey, Window
 from mdm_studio.services.live_status import Status
 from mdm_studio.services.suggestions import Suggestion
+from mdm_studio.services.workspace import LoadedImage
 
 READY = Status("ready: paint a few strokes of at least two classes", device="cpu")
 
@@ -33,6 +36,7 @@ class FakeSession:
     suggested = Signal(object)
     failed = Signal(str)
     noticed = Signal(str)
+    jobs_changed = Signal(frozenset)
 
     def __init__(self):
         colors = class_palette(9)
@@ -170,6 +174,84 @@ class FakeSession:
 
     def close(self, *, timeout=5.0):
         self.closed = True
+
+
+class FakeWorkspace:
+    """Has the face of `mdm_studio.services.workspace.Workspace`: grey images of one size, made up."""
+
+    entries_changed = Signal()
+    ranked = Signal(int, int)
+
+    def __init__(self, session, count=12, folder=Path("/nowhere/cells")):
+        self.session, self.folder, self.calls = session, folder, []
+        self._entries = {f"id{n}": ImageEntry(f"id{n}", folder.parent / f"img{n}.png") for n in range(count)}
+        self.gate = threading.Event()  # cleared, it holds up whoever reads an image
+        self.gate.set()
+        self.thumbnails, self.lost = [], ()
+
+    @property
+    def entries(self):
+        return tuple(self._entries.values())
+
+    def entry(self, image_id):
+        return self._entries[image_id]
+
+    def change(self, image_id, **changes):
+        self._entries[image_id] = dataclasses.replace(self._entries[image_id], **changes)
+        self.entries_changed.emit()
+
+    def load(self, image_id):
+        self.calls.append(("load", image_id))
+        self.gate.wait(10)
+        if self._entries[image_id].problem:
+            raise UnreadableImageError(f"{image_id} cannot be read: it is made up")
+        pixels = np.full((40, 50), len(image_id), np.uint8)
+        if image_id not in self.session.images:
+            self.session.images[image_id] = (ArrayImage(pixels), np.zeros((40, 50), np.uint8))
+        labels = self.session.images[image_id][1]
+        return LoadedImage(image_id, self._entries[image_id].name, [pixels], False, None, (1.0, 1.0), None, labels)
+
+    def release(self, image_id):
+        self.calls.append(("release", image_id))
+        if image_id in self.session.images and not self.session.images[image_id][1].any():
+            self.session.images.pop(image_id)
+
+    def thumbnail(self, image_id, size=128):
+        self.thumbnails.append(image_id)
+        return np.full((size // 2, size, 3), 128, np.uint8)
+
+    def set_reviewed(self, image_id, reviewed):
+        self.change(image_id, reviewed=reviewed)
+
+    def add_images(self, paths):
+        new = {f"new{n}": ImageEntry(f"new{n}", Path(path)) for n, path in enumerate(paths)}
+        self._entries |= new
+        self.entries_changed.emit()
+        return tuple(new)
+
+    def remove_images(self, ids):
+        self._entries = {key: entry for key, entry in self._entries.items() if key not in ids}
+        self.entries_changed.emit()
+
+    def missing(self):
+        return self.lost
+
+    def relocate(self, old, new):
+        self.calls.append(("relocate", old, new))
+        found, self.lost = len(self.lost), ()
+        return found
+
+    def rank(self):
+        self.session.jobs_changed.emit(frozenset({"ranking"}))
+
+    def stop_ranking(self):
+        self.session.jobs_changed.emit(frozenset())
+
+    def suggest(self):
+        return list(self._entries)[-1]
+
+    def close(self):
+        self.session.close()
 
 
 def running_threads():
