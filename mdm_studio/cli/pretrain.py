@@ -219,15 +219,17 @@ def _note(report: JobReport) -> str:
 
 
 def _report(folder: JobFolder, last: JobReport | None, json_: bool) -> None:
-    finished = folder.backbone.is_dir() and (last is None or last.done >= 1)
     if not _first_process():
         return
+    finished = folder.backbone.is_dir() and (last is None or last.done >= 1)
+    state = "done" if finished else folder.read_status().get("state", "paused")
     if finished:
         say(f"the backbone is in {folder.backbone}; use it with --backbone {folder.backbone}")
     else:
-        say(f"stopped and saved; go on with: mdm-studio pretrain {folder.root} --out {folder.root} --resume")
+        word = "stopped" if state == "paused" else state
+        say(f"{word} and saved; go on with: mdm-studio pretrain {folder.root} --out {folder.root} --resume")
     if json_:
-        values: dict[str, Any] = {"job": folder.root, "state": "done" if finished else "paused"}
+        values: dict[str, Any] = {"job": folder.root, "state": state}
         if last is not None:
             values |= {"step": last.step, "loss": last.facts.get("loss"), "images_per_s": last.rate}
         print_json(values | ({"backbone": folder.backbone} if finished else {}))

@@ -286,33 +286,6 @@ def test_batches_depend_on_seed_and_step_alone_and_the_thread_ends(images):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("crops")]
 
 
-def test_two_processes_share_the_work(images, tmp_path):
-    """``accelerate launch`` with two CPU processes: one job folder, every step once."""
-    out = tmp_path / "job"
-    port = 20_000 + os.getpid() % 20_000
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), "-m", "mdm_studio.cli"]
-    command += [
-        "pretrain",
-        str(images),
-        "--out",
-        str(out),
-        "--steps",
-        "2",
-        "--batch",
-        "1",
-        "--crop",
-        "32",
-        "--precision",
-        "fp32",
-    ]
-    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    folder = JobFolder(out)
-    assert _steps(folder) == [1, 2]
-    assert json.loads(folder.status.read_text())["state"] == "done"
-
-
 def test_crops_at_a_working_scale_are_binned(images):
     """A crop at scale 2 is the mean of squares of what the crop at scale 1 sees."""
     planes, _ = survey(find_images([images]), None, "percentile")

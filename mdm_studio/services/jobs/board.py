@@ -228,9 +228,10 @@ def requeue(folder: JobFolder, *, steps: int | None = None, minutes: float | Non
         settings, status = folder.settings(), folder.read_status()
         check_kind(settings)
         budget = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
-        if budget and "steps" not in settings:
+        budgeted = "steps" in settings
+        if budget and not budgeted:
             raise UsageError(f"a job of kind {settings['kind']} has no budget; resume it without --steps and --minutes")
-        if status.get("state") == "done" and not budget:
+        if status.get("state") == "done" and budgeted and not budget:  # an export tries again what failed
             raise JobError(f"the job in {folder.root} is done; give it more --steps or --minutes in all to go on with it")
         restarts = status.get("restarts", 0) + 1 if revived else 0
         if restarts > _RESTARTS:

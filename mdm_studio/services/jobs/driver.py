@@ -138,7 +138,7 @@ class _Sitting:
 
     def _outcome(self) -> tuple[str, str]:
         if self._last.done >= 1 or not (self._stop() or _one_of_several()):  # another process may have been told to stop
-            return "done", ""
+            return "done", self._last.note
         if self._pulse.want == "cancel":
             return "cancelled", ""
         return ("interrupted" if self._background and not self._pulse.want else "paused"), ""

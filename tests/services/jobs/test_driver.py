@@ -110,9 +110,10 @@ def test_failures_in_words(make, counting, monkeypatch, error, words):
     assert "\n" not in view.message
     assert type(error).__name__ in folder.read_log()
     assert "Traceback" in folder.read_log()
-    monkeypatch.setattr(counting, "run", lambda folder, *, stop: (JobReport(1.0) for _ in range(1)))
+    monkeypatch.setattr(counting, "run", lambda folder, *, stop: (JobReport(1.0, note="2 of 3 made") for _ in range(1)))
     list(drive(folder))
-    assert _state(folder) == "done"  # a failed job can be driven again
+    view = look("job", folder.root)
+    assert (view.state, view.message) == ("done", "2 of 3 made")  # a failed job can be driven again
 
 
 def test_a_full_disk_can_still_be_told(make, monkeypatch):
