@@ -151,6 +151,8 @@ class Keeper:
             self.change_image(key, channels=_chosen(image.source))
             return None, []
         key, facts, restored = self._know(image)
+        if other := self.opened_as(key):
+            raise ProjectError(f"{image.source.name} is open already, as {other}: what is painted on this copy is not kept")
         stored = self.project.open_labels(key, facts)
         self._images[key] = image
         self.change(lambda state: replace(state, images={**state.images, key: facts}))
@@ -178,6 +180,10 @@ class Keeper:
         for warning in () if begun else self.project.warnings:
             self._on_problem(warning)
         return key, facts, restored
+
+    def opened_as(self, key: str) -> str:
+        """The session's key of an image that is open; empty if it is not."""
+        return next((image for image, known in list(self._keys.items()) if known == key), "")
 
     def mark(self, image: str, plane: int, window: Window) -> None:
         """Labels of a window have changed."""

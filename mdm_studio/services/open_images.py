@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,14 @@ class OpenImages:
     @contextmanager
     def look_at(self, image_id: str) -> Iterator[ArrayImage]:
         """Its planes, for a look: an image that is not open is closed again."""
-        opened = self._open.get(image_id)
-        if opened is not None:
-            yield opened.source
+        image = self._session.images.get(image_id)
+        if image is not None:
+            yield image.source
             return
         facts = self._facts(image_id)
         levels = open_levels(_path(facts))
         try:
-            yield _planes(levels, facts)
+            yield self._planes(levels, facts)
         finally:
             levels.close()
 
@@ -99,9 +99,12 @@ class OpenImages:
 
     def _begin(self, image_id: str) -> OpenImage:
         facts = self._facts(image_id)
+        other = self._keeper.opened_as(image_id)
+        if other not in ("", image_id):
+            raise InputError(f"{facts.name} is open already, as the layer {other!r}: close that first")
         levels = open_levels(_path(facts))
         try:
-            source = _planes(levels, facts)
+            source = self._planes(levels, facts)
             shape = (source.height, source.width)
             place = {"pixel_size": levels.pixel_size, "unit": levels.unit, "dtype": np.dtype(source.dtype).str}
             facts = replace(facts, stack_shape=source.stack_shape, shape=shape, **place)  # type: ignore[arg-type]
@@ -121,6 +124,15 @@ class OpenImages:
         except KeyError:
             raise InputError(f"the project has no image {image_id} (any more): choose another one") from None
 
+    def _planes(self, levels: ImageLevels, facts: ImageFacts) -> ArrayImage:
+        """With the channels that were chosen for this image, or else for all the labelled ones; or the usual ones."""
+        chosen = {each.channels for each in self._keeper.state.images.values() if each.painted}
+        for channels in (facts.channels, chosen.pop() if len(chosen) == 1 else ()):
+            with suppress(ChannelsError):  # the file has fewer
+                if channels:
+                    return levels.as_image(channels)
+        return levels.as_image()
+
     @contextmanager
     def _turn(self, image_id: str) -> Iterator[None]:
         with self._lock:
@@ -133,13 +145,6 @@ def _path(facts: ImageFacts) -> Path:
     if facts.source is None:
         raise UnreadableImageError(f"{facts.name} was never a file: its strokes are kept, and the image must be opened by hand")
     return Path(facts.source)
-
-
-def _planes(levels: ImageLevels, facts: ImageFacts) -> ArrayImage:
-    try:
-        return levels.as_image(facts.channels)
-    except ChannelsError:  # the file was replaced by one with fewer channels
-        return levels.as_image()
 
 
 def empty_labels(shape: tuple[int, ...]) -> Any:

@@ -65,7 +65,7 @@ class User:
         self.session.labels_changed(image.id, (), slice(row, row + 3), slice(0, W))
         return image
 
-    def until(self, condition, seconds=20):
+    def until(self, condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, (self.session.status, self.said, self.ranked)
@@ -352,6 +352,48 @@ def test_stacks_pyramids_and_images_larger_than_memory_should_hold(begin, tmp_pa
     assert {entry.problem for entry in user.workspace.entries} == {""}
 
 
+def test_channels_that_were_chosen_are_read_again_and_of_other_images_too(begin, tmp_path):
+    import tifffile
+
+    folder = tmp_path / "channels"
+    folder.mkdir()
+    grey = blobs(H, W, rgb=False)[0]
+    for number in range(3):
+        tifffile.imwrite(folder / f"{number}.ome.tif", np.stack([grey + c for c in range(5)]), metadata={"axes": "CYX"})
+    first = begin(tmp_path / "project", sorted(folder.iterdir()))
+    image = first.workspace.load(first.ids[0])
+    assert (image.channel_axis, image.channels, first.session.images[image.id].source.chosen) == (0, None, (0, 1, 2))
+    first.session.open_image(image.id, first.session.images[image.id].source.reading((4, 2, 0)), image.labels)
+    image.labels[0:9, 0:9] = 1
+    first.session.labels_changed(image.id, (), slice(0, 9), slice(0, 9))
+    first.until(lambda: first.labelled()[0] == 81)
+    first.workspace.load(first.ids[1])
+    assert first.session.images[first.ids[1]].source.chosen == (4, 2, 0)
+    first.workspace.close()
+    second = begin(tmp_path / "project")
+    assert second.workspace.load(second.ids[0]).channels == (4, 2, 0)
+    second.workspace.load(second.ids[2])
+    assert second.session.images[second.ids[2]].source.chosen == (4, 2, 0)
+
+
+def test_an_image_that_is_open_as_a_layer_is_not_opened_twice(begin, images):
+    from mdm_studio.io.array_planes import ArrayImage
+
+    user = begin()
+    pixels = np.asarray(Image.open(images / "field 0.png"))
+    layer = ArrayImage(pixels, rgb=True, name="dropped", source=images / "field 0.png")
+    user.session.open_image("dropped", layer, np.zeros((H, W), np.uint8))
+    user.until(lambda: user.session.keeper.opened_as(user.ids[0]))
+    with pytest.raises(InputError, match="'dropped'"):
+        user.workspace.load(user.ids[0])
+    user.workspace.load(user.ids[1])
+    again = ArrayImage(pixels, rgb=True, name="again", source=images / "field 1.png")
+    user.session.open_image("again", again, np.zeros((H, W), np.uint8))
+    user.until(lambda: user.said)
+    assert "not kept" in user.said[0]
+    assert len(user.workspace.entries) == COUNT
+
+
 def test_thumbnails_are_kept_until_the_image_changes(begin, images, monkeypatch):
     from mdm_studio.config import default_cache_dir
     from mdm_studio.io import thumbnails
@@ -412,13 +454,12 @@ def test_hundreds_of_images_open_at_once_and_none_is_read(begin, tmp_path, image
     for path in many:
         path.write_bytes(b"no image")
     Workspace.create(tmp_path / "project", [images / "field 0.png", *many])
-    start = time.perf_counter()
+    start = time.thread_time()  # of the thread that a window would wait for, whatever else the machine does
     user = begin(tmp_path / "project")
     assert len(user.workspace.entries) == 401
     user.show(0)
-    assert time.perf_counter() - start < 1
-    user.paint(0)
-    user.wait()
+    assert time.thread_time() - start < 0.5
+    user.until(lambda: user.session.images)
     assert {entry.problem for entry in user.workspace.entries} == {""}  # of files that were read there would be some
     user.workspace.close()
     stored = json.loads((tmp_path / "project" / "project.json").read_text())
