@@ -12,21 +12,23 @@ To its advantage: its network is ours, module for module, in the newest PyTorch;
 scripts say ``microbatch 1``; `--microbatch 1` does as they do); and it writes no log. Not in it: their fp16 with a loss scale
 (made for GPUs; CPUs convolve float16 slowly) and a second process for the loader (its time counts here, as our thread's does).
 
-Neither writes checkpoints. Both run in this process, in turn, the first one alternating; a ratio is formed in each round and
-their minimum, median and maximum are shown, in CPU seconds of all threads and in seconds of the clock. With `--pin` the process
-stays on as many cores as it has threads, so that our loader's thread cannot borrow another one.
+Neither writes checkpoints. Each runs in a process of its own, in turn, the first one alternating; a ratio is formed in each
+round and their minimum, median and maximum are shown, in CPU seconds of all threads and in seconds of the clock. With `--pin`
+both stay on as many cores as they have threads, so that our loader's thread cannot borrow another one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mdm_studio.config import resource
 from mdm_studio.engine.crops import CropSource, survey
+from mdm_studio.engine.devices import keep_freed_memory
 from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer
 from mdm_studio.engine.recipes.mdm import MDM
 from mdm_studio.io.images import find_images
@@ -128,6 +131,7 @@ def _plain_mask(x: Tensor, t: Tensor, patch: int) -> Tensor:
 
 def our_steps(network: UNetConfig, paths: Sequence[Path], args: argparse.Namespace) -> Iterator[int]:
     """The steps of `Pretrainer`, fed as a pretraining job feeds them."""
+    keep_freed_memory()  # as a pretraining job does
     config = PretrainConfig(crop=args.crop, batch=args.batch, precision=args.precision, device="cpu")
     planes, _ = survey(paths, None, config.intensity)
     source = CropSource(planes, crop=args.crop, batch=args.batch, in_channels=network.in_channels, seed=0)
@@ -136,24 +140,48 @@ def our_steps(network: UNetConfig, paths: Sequence[Path], args: argparse.Namespa
         yield step.images
 
 
-def measure(steps: Iterator[int], count: int, settle: float) -> dict[str, float]:
-    """CPU seconds of all threads and seconds of the clock for an image, over `count` steps."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    images = sum(next(steps) for _ in range(count))
-    wall = time.perf_counter() - wall
-    time.sleep(settle)
-    return {"cpu": (time.process_time() - cpu) / images, "wall": wall / images}
+class Line(Protocol):
+    """One end of a pipe between this process and a variant's."""
+
+    def send(self, value: Any) -> None: ...
+
+    def recv(self) -> Any: ...
 
 
-def compare(variants: dict[str, Iterator[int]], rounds: int, count: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def work(name: str, args: argparse.Namespace, line: Line) -> None:
+    """A variant's process: takes as many steps as it is told, and says what an image of them took."""
+    torch.set_num_threads(args.threads)
+    np.random.seed(0)  # noqa: NPY002
+    paths, network = find_images([args.images]), SIZES[args.size]
+    if name == "ours":
+        steps = our_steps(network, paths, args)
+    else:
+        steps = plain_steps(network, paths, crop=args.crop, batch=args.batch, microbatch=args.microbatch or args.batch)
+    with suppress(EOFError):
+        while count := line.recv():
+            cpu, wall = time.process_time(), time.perf_counter()
+            images = sum(next(steps) for _ in range(count))
+            wall = time.perf_counter() - wall
+            time.sleep(_SETTLE)
+            line.send({"cpu": (time.process_time() - cpu) / images, "wall": wall / images})
+
+
+def measure(line: Line, count: int) -> dict[str, float]:
+    """CPU seconds of all threads and seconds of the clock for an image, over `count` steps of a variant."""
+    line.send(count)
+    found: dict[str, float] = line.recv()
+    return found
+
+
+def compare(variants: dict[str, Line], rounds: int, count: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """Both variants in turn, `rounds` times after a warm-up."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
-    for steps in variants.values():
-        measure(steps, 2, _SETTLE)
+    for line in variants.values():
+        measure(line, 2)
     for number in range(rounds):
         names = list(variants) if number % 2 == 0 else list(variants)[::-1]
         for name in names:
-            found[name].append(measure(variants[name], count, _SETTLE))
+            found[name].append(measure(variants[name], count))
         rates = {name: 1 / rows[-1]["cpu"] for name, rows in found.items()}
         tell(f"round {number + 1}: " + ", ".join(f"{name} {rate:.2f} images per CPU-s" for name, rate in rates.items()))
     result: dict[str, Any] = {}
@@ -179,20 +207,20 @@ def main() -> None:
     parser.add_argument("--pin", action="store_true", help="Stay on as many cores as there are threads (Linux).")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args.images = args.images or resource("samples") / "nuclei" / "images"
     if args.pin:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    paths = find_images([args.images or resource("samples") / "nuclei" / "images"])
-    network = SIZES[args.size]
-    np.random.seed(0)  # noqa: NPY002
-    microbatch = args.microbatch or args.batch
-    variants = {
-        "plain": plain_steps(network, paths, crop=args.crop, batch=args.batch, microbatch=microbatch),
-        "ours": our_steps(network, paths, args),
-    }
+    context = multiprocessing.get_context("spawn")
+    variants: dict[str, Line] = {}
+    for name in ("plain", "ours"):
+        variants[name], other = context.Pipe()
+        context.Process(target=work, args=(name, args, other), daemon=True).start()
+        other.close()  # so that a process that dies is noticed
     result = compare(variants, args.rounds, args.steps, (lambda _: None) if args.json else print)
+    for line in variants.values():
+        line.send(0)
     if args.json:
-        print(json.dumps(vars(args) | {"images": len(paths)} | result, indent=2))
+        print(json.dumps(vars(args) | {"images": str(args.images)} | result, indent=2))
         return
     for clock, row in result.items():
         ratio = row["ratio"]

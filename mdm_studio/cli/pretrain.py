@@ -196,8 +196,10 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _drive(folder: JobFolder) -> JobReport | None:
+    from mdm_studio.engine.devices import keep_freed_memory
     from mdm_studio.services.jobs.driver import drive
 
+    keep_freed_memory()
     last: JobReport | None = None
     waits = ""
     with _stoppable() as stop, progress_bar() as bar:

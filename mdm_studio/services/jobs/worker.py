@@ -105,6 +105,10 @@ def main(arguments: list[str]) -> int:
     from mdm_studio.services.jobs.driver import drive
 
     try:
+        if folder.settings().get("kind") == "pretrain":
+            from mdm_studio.engine.devices import keep_freed_memory
+
+            keep_freed_memory()
         for _ in drive(folder, stop=stop.is_set, background=True):
             pass
     except MDMStudioError as error:
