@@ -255,12 +255,16 @@ class FakeWorkspace:
 
 
 def running_threads():
-    """Python's threads, and the threads that Qt has named after a QThread (Linux tells their names)."""
+    """Python's threads, and the threads that Qt has named after a QThread (Linux tells their names).
+
+    Those that zarr starts with the first array, and keeps for the rest of the program, are left out.
+    """
     tasks, names = Path("/proc/self/task"), []
     for task in tasks.iterdir() if tasks.is_dir() else ():
         with contextlib.suppress(OSError):  # it has ended just now
             names.append((task / "comm").read_text().strip())
-    return [thread.name for thread in threading.enumerate()], [name for name in names if "QThread" in name or "Pooled" in name]
+    ours = [thread.name for thread in threading.enumerate() if not thread.name.startswith(("zarr_io", "asyncio_"))]
+    return ours, [name for name in names if "QThread" in name or "Pooled" in name]
 
 
 def wait_until(true, seconds=5.0):
