@@ -126,7 +126,9 @@ def note(text: str = "") -> QLabel:
     made = QLabel(text)
     made.setWordWrap(True)
     made.setTextFormat(Qt.TextFormat.PlainText)
-    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    policy.setHeightForWidth(True)  # else nobody asks how many lines it needs
+    made.setSizePolicy(policy)
     palette = made.palette()
     made.setForegroundRole(palette.ColorRole.PlaceholderText)
     return made
