@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import JobError, MDMStudioError, OutputError
 from mdm_studio.io.atomic import write_json
-from mdm_studio.services.jobs.worker import give_way
+from mdm_studio.services.jobs.worker import thread_count
 
 if TYPE_CHECKING:
     from mdm_studio.services.pretraining import Job
@@ -43,6 +44,7 @@ _SLOW_STEP = 8.0  # seconds: of slower batches a single crop is timed
 _COMMAND = (sys.executable, "-m", "mdm_studio.services.estimates")
 _LONGEST = 180.0  # seconds until a measurement is given up
 _BYTES = 20  # a parameter in training: weight, gradient, two moments and the average, 4 bytes each
+_NICE = 10
 _NO_MEMORY = "there is not enough memory to train this network here; choose a smaller size or patch"
 
 
@@ -325,10 +327,18 @@ def _device_words(device: str) -> str:
     return "this Apple GPU" if device.startswith("mps") else "this CPU"
 
 
+def _give_way() -> None:
+    """As many threads as the job will have, and a lower priority; not the lowest, or a busy computer is never done."""
+    threads = str(thread_count())
+    os.environ.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"})
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(_NICE)
+
+
 def main() -> None:
     """Time what stands in the standard input as JSON; the answer is a line of JSON in the standard output."""
     request: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.load(sys.stdin).items()}
-    give_way()  # as the job will: whoever labels meanwhile comes first
+    _give_way()
     answer: dict[str, Any]
     try:
         images_per_s, device = time_steps(SpeedRequest(**request))

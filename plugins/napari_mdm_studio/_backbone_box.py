@@ -58,8 +58,12 @@ class BackboneBox(Section):
         self.body.addWidget(fold)
         home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
         home.relay(home.session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
-        home.runner.start(list_backbones, done=self._list, failed=self._not_listed)
+        self.list_again()
         self._settings_changed(home.session.settings)
+
+    def list_again(self) -> None:
+        """List the backbones there are now."""
+        self._home.runner.start(list_backbones, done=self._list, failed=self._not_listed)
 
     def _status_changed(self, status: Status) -> None:
         self.device.setText(f"on {status.device}" if status.device else "")

@@ -63,7 +63,7 @@ def test_what_went_wrong_is_told(output, errors, words):
 
 def test_the_process_answers_in_words_when_it_cannot(monkeypatch, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    monkeypatch.setattr(estimates, "give_way", lambda: None)
+    monkeypatch.setattr(estimates, "_give_way", lambda: None)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"images": [str(tmp_path / "a.png")]})))
     monkeypatch.setattr(sys, "stdout", said := io.StringIO())
     estimates.main()

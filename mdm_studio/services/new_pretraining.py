@@ -1,0 +1,182 @@
+"""A pretraining from a form: what was chosen, what stands in its job, and its result put to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mdm_studio.config import DEFAULT_BACKBONE, user_data_dir
+from mdm_studio.errors import JobError, NoImagesError, UsageError
+from mdm_studio.io.atomic import write_json
+from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.services.estimates import Speed, SpeedRequest
+from mdm_studio.services.folder_survey import FolderSurvey
+from mdm_studio.services.jobs.states import JobView
+
+SIZE_WORDS = {
+    "small": "small: a laptop's processor",
+    "base": "base: a GPU, or a day",
+    "mdm-192": "mdm-192: of the paper, a large GPU",
+    "adm-256": "adm-256: of the papers, a large GPU",
+}
+"""The sizes of networks and what they are for."""
+BATCH = 16
+_FILE = "pretraining.json"
+_VERSION = 1
+_LOOK_SECONDS = 180  # between two checkpoints, and so between two pictures and scores
+_FIRST_GUESS = 50  # steps between them while the speed is not known
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the form says; the meaning of each is that of `mdm_studio.services.pretraining.plan`.
+
+    Attributes
+    ----------
+    start_from : str
+        Name of a backbone; empty begins with random weights.
+    size : str
+        Of the network, if it begins with nothing.
+    scale : int
+        Working scale.
+    minutes : int
+        Budget; 0 leaves it to what was measured.
+    """
+
+    start_from: str = DEFAULT_BACKBONE
+    recipe: str = "mdm"
+    size: str = "small"
+    scale: int = 1
+    crop: int = 128
+    jitter: bool = False
+    minutes: int = 0
+    device: str = "auto"
+    channels: tuple[int, ...] | None = None
+
+    def speed_request(self, survey: FolderSurvey) -> SpeedRequest:
+        """What is to be timed for it, on some of the images."""
+        return SpeedRequest(
+            tuple(str(path.resolve()) for path in _representatives(survey)),
+            size=self.size,
+            crop=self.crop,
+            batch=BATCH,
+            scales=(self.scale,),
+            jitter=self.jitter,
+            channels=self.channels,
+            start_from=self.start_from or None,
+            recipe=self.recipe,
+            device=self.device,
+        )
+
+
+def read_wanted() -> Wanted:
+    """What was chosen the last time; the defaults where nothing is kept, or what is kept is of no use any more."""
+    try:
+        values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
+        if values.pop("version") != _VERSION:
+            return Wanted()
+        known = {field.name: field.default for field in fields(Wanted)}
+        return Wanted(**{name: value for name, value in values.items() if type(value) is type(known[name])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Wanted()
+
+
+def keep_wanted(wanted: Wanted) -> None:
+    """Remember it for the next time; channels belong to a folder and are not kept.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    values = {name: value for name, value in asdict(wanted).items() if name not in ("channels", "minutes")}
+    write_json(user_data_dir() / _FILE, values | {"version": _VERSION})
+
+
+def job_settings(wanted: Wanted, survey: FolderSurvey, name: str, speed: Speed | None) -> Mapping[str, Any]:
+    """What stands in the job.json of a new job: all images of the folder but those that are known to be unreadable.
+
+    Slow, because it loads PyTorch: call it on a thread.
+
+    Raises
+    ------
+    MDMStudioError
+        If the choice cannot work, in words.
+    """
+    from mdm_studio.engine.pretrain import PretrainConfig
+    from mdm_studio.services.pretraining import plan
+
+    if not name.strip():
+        raise UsageError("the backbone has no name yet; give it one")
+    if not survey.images:
+        raise NoImagesError(f"there is no readable image in {survey.place}; choose another folder")
+    if not wanted.minutes:
+        raise UsageError("how long should it train? Choose a number of minutes")
+    every = _FIRST_GUESS if speed is None else max(10, min(1000, round(speed.images_per_s * _LOOK_SECONDS / BATCH)))
+    config = PretrainConfig(
+        crop=wanted.crop, batch=BATCH, scales=(wanted.scale,), jitter=wanted.jitter, device=wanted.device
+    )
+    size: Any = wanted.size
+    job, _ = plan(
+        _representatives(survey),
+        name=name.strip(),
+        recipe=wanted.recipe,
+        size=size,
+        config=config,
+        channels=wanted.channels,
+        minutes=wanted.minutes,
+        checkpoint_every=every,
+        start_from=wanted.start_from or None,
+    )
+    unreadable = {each.path for each in survey.unreadable}
+    images = tuple(str(path.resolve()) for path in survey.paths if path not in unreadable)
+    return replace(job, images=images).to_json()
+
+
+def _representatives(survey: FolderSurvey) -> list[Path]:
+    """Some readable images, and one of each number of channels among them: a plan needs no more."""
+    kinds = {image.channels: image.path for image in survey.images}
+    some = [image.path for image in survey.images[:: max(1, len(survey.images) // 8)]]
+    return list(dict.fromkeys([*kinds.values(), *some]))
+
+
+def usable_backbone(view: JobView) -> str:
+    """Name of a backbone made of a job: its result, or its newest checkpoint published under a name that tells the step.
+
+    Slow: call it on a thread.
+
+    Raises
+    ------
+    JobError
+        If there is no checkpoint yet.
+    OutputError
+        If it cannot be published.
+    """
+    from mdm_studio.engine.backbones import backbone_folders
+    from mdm_studio.services.pretraining import publish, snapshot
+
+    folder = view.result
+    if view.state != "done" or folder is None or not folder.is_dir():
+        made = snapshot(JobFolder(view.folder))
+        if made is None:
+            raise JobError(f"{view.name} has no checkpoint yet; wait for the first one")
+        folder = publish(made, f"{view.name}-step-{int(made.name.removeprefix('step-'))}")
+    named = (name for name, where in backbone_folders().items() if where.resolve() == folder.resolve())
+    return next(named, str(folder))
+
+
+def read_card(view: JobView) -> str:
+    """The model card of a finished job, as Markdown.
+
+    Raises
+    ------
+    JobError
+        If there is none.
+    """
+    try:
+        return ((view.result or view.folder / "backbone") / "README.md").read_text("utf-8")
+    except OSError as error:
+        raise JobError(f"{view.name} has no model card yet; it comes with the finished backbone") from error
