@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 _LEFT_WIDTH, _RIGHT_WIDTH = 300, 380
-_LAYERS_HEIGHT = 280
 
 
 @dataclass(frozen=True)
@@ -141,13 +140,13 @@ class Desk:
         return made
 
     def _usual_places(self) -> None:
-        """Images over the layers on the left, everything else as tabs on the right."""
+        """Images and napari's layers as tabs on the left, everything else as tabs on the right."""
         images, segment = self._docks.get("images"), self._docks.get("segment")
         if images is not None:
             controls, layers = self._layer_docks()
-            self.page.splitDockWidget(images, controls, Qt.Orientation.Vertical)
+            self.page.tabifyDockWidget(images, controls)
             self.page.tabifyDockWidget(controls, layers)
-            layers.raise_()
+            images.raise_()
         if segment is not None:
             segment.raise_()
 
@@ -155,9 +154,9 @@ class Desk:
         """Give the docks their usual sizes; Qt does it only in a window that is shown."""
         controls, layers = self._layer_docks()
         images, segment = self._docks.get("images"), self._docks.get("segment")
-        column, heights = ([images, layers], [10_000, _LAYERS_HEIGHT]) if images else ([controls, layers], [1, 10_000])
-        self.page.resizeDocks(column, heights, Qt.Orientation.Vertical)
-        self.page.resizeDocks([column[0]], [_LEFT_WIDTH], Qt.Orientation.Horizontal)
+        if images is None:  # they stand below each other
+            self.page.resizeDocks([controls, layers], [1, 10_000], Qt.Orientation.Vertical)
+        self.page.resizeDocks([images or controls], [_LEFT_WIDTH], Qt.Orientation.Horizontal)
         if segment is not None:
             self.page.resizeDocks([segment], [_RIGHT_WIDTH], Qt.Orientation.Horizontal)
 

@@ -12,8 +12,8 @@ _VIEWER: Final = (
     "napari._qt.qt_main_window",
     "napari._qt.layer_controls",
     "napari._vispy.layers.image",
-    "napari_mdm_studio._segment",
 )
+_DOCKS: Final = ("napari_mdm_studio._segment", "napari_mdm_studio._browser", "napari_mdm_studio._project")
 
 
 def load_viewer() -> None:
@@ -29,7 +29,9 @@ def load_viewer() -> None:
 
 
 def load_session() -> None:
-    """Import PyTorch and what the first stroke waits for. Call it on a thread, after `load_viewer`."""
+    """Import the docks, PyTorch and what the first stroke waits for. Call it on a thread, after `load_viewer`."""
+    for name in _DOCKS:
+        import_module(name)
     from napari_mdm_studio._session_home import warm_up
 
     warm_up()

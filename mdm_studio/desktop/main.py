@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -70,25 +71,24 @@ def _run(wanted: object) -> int:
     window.wear(theme.wear(application, settings.value.theme))
     window.restore(settings.value.geometry)
     studio = Studio(window, settings)
-    menus = Menus(window.menuBar(), studio)
+    Menus(window.menuBar(), studio)
     crashes = _watch(studio)
     times = StartTimes(studio)
-    window.painted.connect(times.painted)
     window.painted.connect(studio.load)
-    studio.usable.connect(times.usable)
     if settings.problem:
         window.banner.say(settings.problem)
     if wanted != Wanted():
         window.painted.connect(lambda: studio.open_wanted(wanted))
     signal.signal(signal.SIGINT, lambda *_: QTimer.singleShot(0, window.close))
     pulse = QTimer(interval=500)  # Python sees a Ctrl-C only when Qt lets it run
-    pulse.timeout.connect(menus.refresh)
+    pulse.timeout.connect(lambda: None)
     pulse.start()
     window.show()
     code = application.exec()
     pulse.stop()
     studio.close()
     crashes.remove()
+    del times
     return code
 
 
@@ -142,7 +142,9 @@ def _watch(studio: Studio) -> CrashHandler:
 
 
 class StartTimes:
-    """Writes when the window was on the screen and when the viewer was there; then ends the program. Does nothing unless asked.
+    """Writes when the window was on the screen, when the viewer was there, and how long the window stood still in between.
+
+    The program ends then. Nothing of this is done unless the environment asks for it.
 
     Parameters
     ----------
@@ -151,18 +153,29 @@ class StartTimes:
     """
 
     def __init__(self, studio: Studio) -> None:
-        self._studio, self._path = studio, os.environ.get(TIMES_VARIABLE, "")
-        self._times: dict[str, float] = {}
-
-    def painted(self) -> None:
-        """The window is on the screen."""
-        self._times["painted"] = time.time()
-
-    def usable(self) -> None:
-        """The viewer is there."""
-        self._times["usable"] = time.time()
+        self._path = os.environ.get(TIMES_VARIABLE, "")
         if self._path:
-            from PySide6.QtCore import QTimer
+            self._studio = studio
+            self._times: dict[str, float] = {}
+            self._beats: list[float] = []
+            studio.window.painted.connect(self._painted)
+            studio.usable.connect(self._usable)
 
-            Path(self._path).write_text(json.dumps(self._times), "utf-8")
-            QTimer.singleShot(0, self._studio.window.close)
+    def _painted(self) -> None:
+        from PySide6.QtCore import QTimer
+
+        self._times["painted"] = time.time()
+        self._heart = QTimer(interval=20)
+        self._heart.timeout.connect(lambda: self._beats.append(time.perf_counter()))
+        self._heart.start()
+
+    def _usable(self) -> None:
+        from PySide6.QtCore import QTimer
+
+        self._times["usable"] = time.time()
+        QTimer.singleShot(300, self._end)  # whatever comes after the viewer stands still now, too
+
+    def _end(self) -> None:
+        self._times["longest_stall"] = max((b - a for a, b in itertools.pairwise(self._beats)), default=0.0)
+        Path(self._path).write_text(json.dumps(self._times), "utf-8")
+        self._studio.window.close()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from PySide6.QtCore import QObject
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMenu, QMenuBar
 
@@ -225,7 +226,7 @@ def walk(menus: Iterable[Menu | Item | None], studio: Studio | None = None) -> I
                 yield each.title.replace("&", ""), item
 
 
-class Menus:
+class Menus(QObject):
     """Builds the menus into a bar and keeps them as the program is.
 
     Parameters
@@ -242,6 +243,7 @@ class Menus:
     """
 
     def __init__(self, bar: QMenuBar, studio: Studio) -> None:
+        super().__init__(bar)
         self._studio = studio
         self.menus: dict[str, QMenu] = {}
         self._actions: list[tuple[Item, QAction]] = []

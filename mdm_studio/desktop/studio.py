@@ -81,14 +81,15 @@ class Studio(QObject):
 
         self._runner, self._looker = self._runners = Runner(self), Runner(self)
         self.show_recent()
-        self._looker.start(background_jobs.revive, done=self._revived, failed=self.warn)
         self.window.start_page.say("Preparing the viewer...")
 
         def viewer_loaded(_: None) -> None:
-            self._runner.start(load_session, done=lambda _: self.window.start_page.say(""), failed=self.warn)
             self._loaded = True
             self._prepare()
             self.usable.emit()
+            # not earlier: two threads that import hold each other up, and the viewer with them
+            self._runner.start(load_session, done=lambda _: self.window.start_page.say(""), failed=self.warn)
+            self._looker.start(background_jobs.revive, done=self._revived, failed=self.warn)
             waiting, self._waiting = self._waiting, []
             for callback in waiting:
                 callback()
