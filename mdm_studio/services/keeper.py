@@ -172,7 +172,7 @@ class Keeper:
             restored = restored or self._begin(key)
             if key not in self._state.images:  # it may be known by its place alone
                 places = {facts.source: key for key, facts in self._state.images.items() if facts.source}
-                key = places.get(facts.source, key)
+                key = places.get(facts.source or "", key)
         known = self._state.images.get(key)
         if known is not None:
             seen = {name: getattr(facts, name) for name in ("stack_shape", "shape", "dtype", "channels")}

@@ -49,7 +49,7 @@ class Ranker:
         self._session, self._keeper, self._files = session, keeper, files
         self._problem, self._ranked, self._changed = problem, ranked, changed
         self._basis = Basis.from_json(keeper.state.ranking)
-        self._wanted = False
+        self._wanted = self._waits = False
         self._told_at = 0.0
 
     def begin(self, classifier: Classifier, entries: Sequence[ImageEntry]) -> None:
@@ -58,16 +58,20 @@ class Ranker:
         if is_other(self._basis, basis):
             self._basis = basis
             self._keeper.change(lambda state: replace(state, ranking=basis.to_json()))
-        self._wanted = True
+        self._wanted, self._waits = True, False
         self._session.run_job(JOB, self._steps(classifier, self._basis.number, in_order(entries)))
 
-    def begins_anew(self, classifier: Classifier) -> bool:
-        """Whether a ranking was asked for and the classifier has become another since."""
-        return self._wanted and is_other(self._basis, Basis.of(classifier, self._basis.number))
+    def wait(self) -> None:
+        """Begin as soon as there is a classifier that is trained to the end."""
+        self._wanted = self._waits = True
+
+    def begins_now(self, classifier: Classifier) -> bool:
+        """Whether a ranking waits for this classifier, or one was asked for and the classifier has become another since."""
+        return self._waits or (self._wanted and is_other(self._basis, Basis.of(classifier, self._basis.number)))
 
     def stop(self) -> None:
         """Stop after the tile that is being predicted."""
-        self._wanted = False
+        self._wanted = self._waits = False
 
     def _steps(self, classifier: Classifier, number: int, entries: Sequence[ImageEntry]) -> Iterator[None]:
         from mdm_studio.services.live_work import leave_a_core

@@ -244,9 +244,8 @@ class Session(ClassEditing):
         OutputError
             If it cannot be written.
         """
-        classifier = (
-            self.bench.classifier(self.class_table(), self.settings.backbone, _channels(self.images)) if self.bench else None
-        )
+        channels = _channels(dict(self.images))
+        classifier = self.bench.classifier(self.class_table(), self.settings.backbone, channels) if self.bench else None
         if classifier is None:
             raise ClassifierError("there is no classifier to save yet; paint two classes and wait for the exact picture")
         classifier.save(path)

@@ -277,9 +277,13 @@ class Workspace:
         Raises
         ------
         ClassifierError
-            If there is no classifier yet.
+            If there is none yet. While one is learnt the ranking waits for it.
         """
         classifier = self._classifier.present()
+        if classifier is None and self.session.bench and self.session.bench.head:  # it is still learning
+            self._ranker.wait()
+            self._clerk.stir()
+            return
         if classifier is None:
             raise ClassifierError("there is no classifier yet; paint two classes and wait for the exact picture")
         gone = (_GONE, _NO_FILE)  # other problems may have been put right: another backbone may read other channels
@@ -366,7 +370,7 @@ class Workspace:
             return
         self._classifier.save()
         classifier = self._classifier.present()
-        if classifier is not None and self._ranker.begins_anew(classifier):
+        if classifier is not None and self._ranker.begins_now(classifier):
             self.rank()
         self.entries_changed.emit()
 

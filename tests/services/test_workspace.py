@@ -178,7 +178,7 @@ def test_ranking_looks_at_every_image_and_is_begun_anew_for_another_classifier(b
         user.workspace.rank()
     assert user.workspace.suggest() == user.ids[0]
     user.paint(0)
-    user.wait()
+    user.until(lambda: user.session.bench and user.session.bench.head)  # a preview is enough to ask
     (user.workspace.folder.parent / "images" / "field 4.png").write_bytes(b"broken")
     user.workspace.rank()
     user.until(lambda: user.ranked and user.ranked[-1] == (COUNT, COUNT))
