@@ -129,7 +129,8 @@ def _look(images: Sequence[Path]) -> _Sample:
                 stacks += [image.name] if image.planes > 1 else []
                 areas.append(_area(image))
         except InputError as error:
-            unreadable.append(f"{error}.")
+            reason = str(error).replace(f"cannot read {path}: ", "").replace(str(path), path.name)
+            unreadable.append(f"{path.name} will fail: {reason}.")
     readable = count - len(unreadable)
     scaled = round(pixels * len(images) / readable) if readable else 0
     return _Sample(scaled, largest, tuple(stacks), tuple(unreadable), _different(areas))

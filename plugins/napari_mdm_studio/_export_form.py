@@ -38,7 +38,7 @@ _THERE = {False: "are kept if up to date", True: "are all replaced"}
 _UNITS = {"px": "px", "um": "µm²"}
 _TICKS = ("probabilities", "uncertainty", "objects", "csv", "parquet")
 _MAX_SMOOTH = 64
-_MAX_AREA = 1e9
+_MAX_AREA = 1e7
 
 
 class DropField(QLineEdit):
@@ -300,9 +300,10 @@ class ObjectRules(QWidget):
         self.smallest.setAccessibleName("Smallest object")
         self.smallest.setToolTip("Smaller objects are dropped; 0 keeps all.")
         self.unit = combo("Unit of the smallest object", "µm² needs images that say how large a pixel is.", _UNITS)
+        self.unit.setMinimumContentsLength(3)
         self.holes = tick("Fill hole&s", "Holes within an object belong to it.")
-        form.addRow("Found by", self.method)
-        form.addRow(label("Small&est", self.smallest), row(self.smallest, self.unit, self.holes))
+        form.addRow(label("Found by", self.method), row(self.method, self.holes))
+        form.addRow(label("Small&est", self.smallest), row(self.smallest, self.unit))
         for each in (self.method, self.unit):
             each.activated.connect(self._chosen)
         self.holes.clicked.connect(self._chosen)

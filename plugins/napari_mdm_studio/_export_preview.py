@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from mdm_studio.services.export_form import counted
 from napari_mdm_studio._export_image import ShownImage, image_shown, placed
@@ -98,6 +99,8 @@ class PreviewBox(Section):
         self.text.hide()
         self.body.addLayout(row(self.start, self.remove))
         self.body.addWidget(self.text)
+        self._soon = QTimer(self, singleShot=True, interval=0)  # the bridge is in the middle of changing layers
+        self._soon.timeout.connect(self.clear)
         home.bridge.images_changed.connect(self._images_changed)
 
     def toggle(self) -> None:
@@ -169,7 +172,7 @@ class PreviewBox(Section):
 
     def _images_changed(self) -> None:
         if self._key and self._key not in self._home.bridge.images:
-            self.clear()
+            self._soon.start()
 
     def clear(self, *, keep_words: bool = False) -> None:
         """Take the layers of the preview away."""
@@ -186,4 +189,5 @@ class PreviewBox(Section):
         """Drop what is computed, and take the layers away."""
         self._number += 1
         self._home.bridge.images_changed.disconnect(self._images_changed, missing_ok=True)
+        self._soon.stop()
         self.clear()
