@@ -25,6 +25,7 @@ COMMAND = (sys.executable, "-P", "-m", "mdm_studio.services.jobs.worker")
 NICE_VARIABLE = "MDM_STUDIO_NICE"
 """Environment variable with the priority of background jobs on Linux and macOS: 0 is that of other programs, 19 the lowest."""
 _NICE = 19
+_OWN_SESSION = "--own-session"
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -36,7 +37,7 @@ def start_worker(folder: JobFolder) -> None:
     OutputError
         If its log cannot be written or the process cannot be started.
     """
-    command = [*COMMAND, str(folder.root.resolve())]
+    command = [*COMMAND, str(folder.root.resolve()), _OWN_SESSION]
     # its working directory is one that no drive to be unplugged holds
     try:
         with folder.log.open("ab") as log:
@@ -71,8 +72,8 @@ def thread_count() -> int:
     return min(half, int(said)) if said.isdigit() and int(said) > 0 else half
 
 
-def give_way() -> None:
-    """Lowest priority, few threads; before any library starts its pool."""
+def give_way(*, own_session: bool) -> None:
+    """Lowest priority, few threads; before any library starts its pool. Whose session it is not keeps its own priority."""
     threads = str(thread_count())
     waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
     os.environ.update(dict.fromkeys(_POOLS, threads) | waiting)
@@ -83,7 +84,7 @@ def give_way() -> None:
     # not SCHED_IDLE: beside a program that keeps all processors busy such a process never even starts
     with contextlib.suppress(OSError):
         os.nice(nice)
-    if sys.platform == "linux":
+    if own_session and sys.platform == "linux":
         # desktop kernels share the processors among sessions first, whatever the priority of what runs in each
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(nice))
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
     folder = JobFolder(Path(arguments[0]))
     faulthandler.enable()
     warnings.simplefilter("ignore")  # nobody reads them in the background
-    give_way()
+    give_way(own_session=_OWN_SESSION in arguments)
     stop = threading.Event()
     for name in ("SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
