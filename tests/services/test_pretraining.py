@@ -19,13 +19,14 @@ from mdm_studio.engine.backbones import BackboneCard, find_backbone, load_backbo
 from mdm_studio.engine.crops import CropSource, colour_jitter, survey
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.errors import ChannelsError, CheckpointError, InputError, JobError, NoImagesError, OutputError, UsageError
-from mdm_studio.io.checkpoints import read_checkpoint
+from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.images import find_images
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.nn.unet import UNetConfig
 from mdm_studio.services import pretraining
 from mdm_studio.services.jobs.board import JobBoard
 from mdm_studio.services.jobs.driver import drive
+from mdm_studio.services.jobs.places import register
 from mdm_studio.services.pretraining import Job, plan, publish, run, save_due, snapshot
 from mdm_studio.testing import blobs
 
@@ -421,3 +422,21 @@ def test_job_json_of_another_kind_or_a_newer_version(images, tmp_path):
         Job.from_json(job.to_json() | {"version": 99})
     with pytest.raises(JobError, match="not that of a pretraining"):
         Job.from_json({"kind": "export"})
+
+
+def test_a_job_folder_of_version_0_1_goes_on(images, tmp_path):
+    """It has no dates, no place to be published, and its checkpoints know little."""
+    folder = _job(images, tmp_path / "job", steps=4)
+    snapshot_of(folder, 2)
+    shutil.rmtree(folder.snapshots)
+    tensors, facts = _weights(folder)
+    known = {key: value for key, value in facts.items() if key in ("step", "averaged", "schedule", "elapsed_s")}
+    write_checkpoint(folder.list_checkpoints()[0], tensors, known)
+    folder.job.write_text(json.dumps({key: value for key, value in folder.settings().items() if key != "publish"}))
+    old = {"state": "paused", "step": 2, "steps": 4, "done": 0.5, "loss": 0.5, "images_per_s": None, "device": "cpu", "pid": 1}
+    folder.status.write_text(json.dumps(old))
+    view = JobBoard().find(register(folder.root))
+    assert (view.state, view.step, view.facts["loss"]) == ("paused", 2, 0.5)
+    assert load_backbone(snapshot(folder)).card.training["device"] == "cpu"
+    list(drive(folder))
+    assert (_steps(folder), JobBoard().find(view.id).state) == ([1, 2, 3, 4], "done")
