@@ -142,7 +142,8 @@ def summarise(report: Mapping[str, Any], folder: Path) -> Summary:
     measured = [f"measurements.{kind}" for kind in report["settings"]["tables"]]
     lines = [f"{', '.join(parts)}, in {as_duration(report['seconds'])}."] if parts else []
     if objects:
-        lines.append(counted(objects, "object") + (f", measured in {' and '.join(measured)}." if measured else "."))
+        what = counted(objects, "object") + (" in the images written" if counts.get("skipped") else "")
+        lines.append(what + (f", measured in {' and '.join(measured)}." if measured else "."))
     lines.append(f"Written to {folder}; {_REPORT} has the settings and versions.")
     failures = (f"{Path(path).name}: {_without(why, path)}" for path, why in report["failures"].items())
     return Summary("\n".join(lines), tuple(failures), folder)

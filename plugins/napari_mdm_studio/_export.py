@@ -239,8 +239,9 @@ class Sources:
         return cls(workspace.folder, tuple(paths.values()), chosen if len(chosen) < len(paths) else (), ())
 
     def counts(self) -> dict[Source, int]:
-        """How many images each source has, where it has any; of layers, how many those are."""
-        counts: dict[Source, int] = {"project": len(self.all), "chosen": len(self.chosen), "open": len(self.open)}
+        """How many images each source has, where it has any."""
+        shown = sum(max(1, len(layer.names)) for layer in self.open)
+        counts: dict[Source, int] = {"project": len(self.all), "chosen": len(self.chosen), "open": shown}
         return {source: count for source, count in counts.items() if count}
 
     def root(self) -> Path | None:

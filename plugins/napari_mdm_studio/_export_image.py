@@ -101,7 +101,9 @@ def image_shown(home: SessionHome) -> ShownImage | None:
     file = next((entry.path for entry in entries if entry.id == bound.key), None)
     part = part_shown(home.viewer, bound.strokes)
     centre = None if part is None else ((part.rows.start + part.rows.stop) // 2, (part.cols.start + part.cols.stop) // 2)
-    return ShownImage(bound.key, bound.layer.name, place, everything, LayerSource.of(bound.layer), centre, file)
+    source = LayerSource.of(bound.layer)
+    name = source.names[place[0]] if len(place) == 1 and place[0] < len(source.names) else bound.layer.name
+    return ShownImage(bound.key, name, place, everything, source, centre, file)
 
 
 def placed(

@@ -116,7 +116,7 @@ class JobBox(Section):
                 item.setToolTip(line)
                 self.failures.addItem(item)
         self.failures.setVisible(bool(summary.failures))
-        height = self.failures.fontMetrics().lineSpacing() * 2 + 6
+        height = self.failures.fontMetrics().lineSpacing() * 3 + 6
         self.failures.setFixedHeight(min(len(summary.failures), _ROWS) * height + 6)
 
     def _verb(self, verb: Any) -> None:

@@ -113,6 +113,14 @@ def test_a_preview_lies_over_its_image_and_goes(viewer, home, dock, monkeypatch)
     assert set(viewer.layers) == layers
     dock.preview.start.click()
     wait_until(lambda: not dock.preview.running)
+    home.bridge.remove("left")
+    settle(0.05)
+    assert not [layer for layer in viewer.layers if "preview" in layer.name]
+    home.choose_image(viewer.layers["left"])
+    layers = set(viewer.layers)
+    dock.preview.start.click()
+    wait_until(lambda: not dock.preview.running)
+    assert set(viewer.layers) != layers
     viewer.window.remove_dock_widget(dock)
     settle()
     assert set(viewer.layers) == layers
