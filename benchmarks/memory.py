@@ -1,8 +1,12 @@
-"""Peak memory of `features`, `fit` and `predict` on one large image.
+"""Peak memory of `features`, `fit` and `predict` on one large image, and of an export of everything.
 
     python benchmarks/memory.py --side 1000          limit 2 GB
     python benchmarks/memory.py --side 20000 --height 1536 --skip features     three rows of tiles: what smoothing holds
     python benchmarks/memory.py --side 20000 --skip features     limit 4 GB; the features would fill tens of GB of disk
+    python benchmarks/memory.py --side 20000 --height 256,1024,4096,20000 --skip features,predict      memory against size
+
+`export` is `predict` with every output there is: masks, probabilities, uncertainty, objects by watershed with their holes
+filled, and tables as CSV and Parquet. With --filters-only the network, whose share does not depend on the image, is left out.
 
 A tiled TIFF of the given side is made of the bundled images, with strokes in one corner. Each command runs as a process of its
 own; the figure is the operating system's count of its largest resident size.
@@ -59,30 +63,43 @@ def peak(command: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=1000)
-    parser.add_argument("--height", type=int, help="other than the side")
+    parser.add_argument("--side", default="1000", help="one, or several: 1000,2000,4000")
+    parser.add_argument("--height", help="other than the side; one, or several")
+    parser.add_argument("--format", default="tiff", help="of the masks of the export")
     parser.add_argument("--backbone", default=DEFAULT_BACKBONE)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--filters-only", action="store_true", help="classify by the classical filters: quick")
     parser.add_argument("--skip", default="", help="commands to leave out, for example features")
     args = parser.parse_args()
-    height = args.height or args.side
+    sides = [int(side) for side in args.side.split(",")]
+    heights = [int(height) for height in args.height.split(",")] if args.height else []
+    for side, height in [(side, height) for side in sides for height in heights] or [(side, side) for side in sides]:
+        measure(args, side, height)
+
+
+def measure(args: argparse.Namespace, side: int, height: int) -> None:
+    """Run every command on an image of this size, and say what it took."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "images").mkdir()
         (folder / "labels").mkdir()
-        make_image(folder / "images" / "large.tif", folder / "labels" / "large.tif", height, args.side)
+        make_image(folder / "images" / "large.tif", folder / "labels" / "large.tif", height, side)
         images, classifier = str(folder / "images"), str(folder / "a.mdm")
         cache = ["--cache", str(folder / "cache")]
         shared = ["--backbone", args.backbone, "--precision", args.precision]
+        features = ["--blocks", "none", "--filters"] if args.filters_only else []
+        everything = ["--probabilities", "--uncertainty", "--objects", "--watershed", "--fill-holes", "--min-size", "20"]
+        everything += ["--table-format", "csv,parquet", "--format", args.format]
         commands = {
             "features": ["features", images, *shared, *cache],
-            "fit": ["fit", images, str(folder / "labels"), "--out", classifier, *shared, *cache],
+            "fit": ["fit", images, str(folder / "labels"), "--out", classifier, *shared, *cache, *features],
             "predict": ["predict", classifier, images, "--out", str(folder / "masks"), *cache],
+            "export": ["predict", classifier, images, "--out", str(folder / "export"), *cache, *everything],
         }
         for name, command in commands.items():
             if name not in args.skip.split(","):
                 megabytes, seconds = peak(command)
-                print(f"{args.side} x {height}  {name:9s} peak {megabytes:7.0f} MB   {seconds:7.1f} s", flush=True)
+                print(f"{side} x {height}  {name:9s} peak {megabytes:7.0f} MB   {seconds:7.1f} s", flush=True)
 
 
 if __name__ == "__main__":

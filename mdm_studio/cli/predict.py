@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("png", "tiff", "ome-zarr", "npy")
 _TABLES = ("csv", "parquet")
+_NAMED = 5  # files named in a message
 
 
 def predict(
@@ -102,6 +103,7 @@ def predict(
     )
     kept = _cache(cache, no_cache)
     request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler)
+    _name_others(images)
     begin = time.perf_counter()
     results = list(_followed(export(request), request))
     counts = {state: sum(result.state == state for result in results) for state in ("done", "skipped", "failed")}
@@ -111,6 +113,20 @@ def predict(
         rows = [vars(result) for result in sorted(results, key=lambda result: result.image)]
         print_json({"out": out, **counts, "seconds": round(seconds, 3), "images": rows})
     raise_failures(results)
+
+
+def _name_others(inputs: list[str]) -> None:
+    """Say which files of the folders are no images, so that nobody misses their masks later."""
+    from mdm_studio.io.images import EXTENSIONS
+
+    for folder in (Path(each).expanduser() for each in inputs):
+        if not folder.is_dir() or folder.suffix.lower() == ".zarr":
+            continue
+        others = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in EXTENSIONS)
+        others = [name for name in others if not name.startswith(".")]
+        if others:
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            say(f"passed over in {folder}, no images that can be read: {', '.join(others[:_NAMED])}{more}")
 
 
 def _tables(wanted: bool, formats: str) -> tuple[TableFormat, ...]:

@@ -13,9 +13,9 @@ from numpy.typing import DTypeLike
 
 from mdm_studio.io.atomic import UNFINISHED_SUFFIX, output_error
 
-IN_MEMORY = 4096 * 4096
+IN_MEMORY = 2048 * 2048
 """Pixels of the largest array that is kept in memory."""
-_CHUNK = 512
+_CHUNK = (128, 1024)  # low, because they are gone through in bands of rows; wide, because they are read in windows, too
 
 
 class Scratch:
@@ -43,7 +43,7 @@ class Scratch:
             return np.zeros(shape, dtype)
         import zarr
 
-        chunks = (min(_CHUNK, shape[0]), min(_CHUNK, shape[1]))
+        chunks = (min(_CHUNK[0], shape[0]), min(_CHUNK[1], shape[1]))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             place = self._folder / f"{name}.zarr"

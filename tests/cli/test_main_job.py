@@ -69,6 +69,36 @@ def test_every_output_in_one_run(run, fitted, images_and_labels, tmp_path):
     assert "class name" in rows[0]
 
 
+def test_objects_and_tables_as_asked(run, fitted, images_and_labels, tmp_path):
+    images, _ = images_and_labels
+    (images / "notes.czi").write_bytes(b"")
+    options = ["--watershed", "--distance", 6, "--fill-holes", "--min-size", 4, "--table-format", "parquet,csv"]
+    outcome = run("predict", fitted, images, "--out", tmp_path / "o", *options)
+    assert outcome.code == 0
+    assert "notes.czi" in outcome.stderr
+    assert not (tmp_path / "o" / "objects").exists()  # their tables alone were asked for
+    assert sorted(path.name for path in (tmp_path / "o").glob("meas*")) == ["measurements.csv", "measurements.parquet"]
+    settings = json.loads((tmp_path / "o" / "export.json").read_text())["settings"]["objects"]
+    assert settings == {"method": "watershed", "distance": 6, "fill_holes": True, "min_size": 4, "background": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--watershed"], "--watershed is about objects"),
+        (["--fill-holes"], "--fill-holes is about objects"),
+        (["--table-format", "xlsx"], "'xlsx' is not known"),
+        (["--workers", 2, "--scheduler", "tcp://127.0.0.1:1"], "contradict"),
+        (["--cache", "c", "--no-cache"], "contradict"),
+    ],
+)
+def test_options_that_make_no_sense(run, images_and_labels, tmp_path, options, words):
+    outcome = run("predict", tmp_path / "a.mdm", images_and_labels[0], "--out", tmp_path / "o", *options)
+    assert outcome.code == 2
+    assert words in outcome.error
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(("format_", "name"), [("tiff", "field0.tif"), ("npy", "field0.npy"), ("ome-zarr", "field0.ome.zarr")])
 def test_formats_hold_the_same_mask(run, fitted, images_and_labels, tmp_path, format_, name):
     image = images_and_labels[0] / "field0.png"
