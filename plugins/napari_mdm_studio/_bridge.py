@@ -207,6 +207,7 @@ class Bridge:
         """Show an image of a project no longer; of its outputs the session keeps the prediction."""
         del self.images[bound.key]
         bound.let_go()
+        bound.pictures.dismiss()
         for output in bound.pictures.layers:
             self._forget(bound, output)
 

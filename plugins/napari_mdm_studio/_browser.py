@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMenu,
     QProgressBar,
+    QSizePolicy,
     QSlider,
     QVBoxLayout,
     QWidget,
@@ -30,9 +31,10 @@ from mdm_studio.errors import InputError
 from mdm_studio.io.images import find_images
 from mdm_studio.services.browser_choices import BrowserChoices
 from mdm_studio.services.image_list import Order, State, select
+from mdm_studio.services.workspace import Workspace
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._browser_list import SIZES, ImageList, ImageListModel
-from napari_mdm_studio._project import create_project, is_project, open_project
+from napari_mdm_studio._project import is_project, open_project
 from napari_mdm_studio._session_home import BROWSER, home_of
 from napari_mdm_studio._widgets import Dock, button, menu_button, note, quietly, row
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     import napari
 
     from mdm_studio.services.image_list import ImageEntry
-    from mdm_studio.services.workspace import Workspace
     from napari_mdm_studio._project import ProjectView
     from napari_mdm_studio._session_home import SessionHome
 
@@ -146,13 +147,8 @@ class ImageBrowser(Dock):
         proposed = str(Path(images).parent / f"{Path(images).name} project")
         folder = folder or QFileDialog.getSaveFileName(self, "New project: name of its folder", proposed, "Folders (*)")[0]
         if folder:
-            viewer, home = self.home.viewer, self.home
-            home.runner.start(
-                find_images,
-                [images],
-                done=lambda found: home.attempt(create_project, viewer, Path(folder), found),
-                failed=home.warn,
-            )
+            home, made = self.home, Path(folder)
+            home.runner.start(_create, made, images, done=lambda _: _open(home, made), failed=home.warn)
 
     def open_project(self, folder: str = "") -> None:
         """Open a project; asks which unless `folder` is given."""
@@ -160,9 +156,8 @@ class ImageBrowser(Dock):
         if folder and not is_project(Path(folder)):
             self.home.warn(f"{folder} is no project: choose the folder that holds its project.json, or make a new project.")
         elif folder:
-            viewer, home = self.home.viewer, self.home
-            # later, because this dock ends with what is open now
-            QTimer.singleShot(0, lambda: home.attempt(open_project, viewer, Path(folder)))
+            home = self.home
+            QTimer.singleShot(0, lambda: _open(home, Path(folder)))  # later, because this dock ends with what is open now
 
     def add_images(self, paths: Sequence[str] = ()) -> None:
         """Add images; asks for files unless `paths`, files or folders, are given."""
@@ -202,6 +197,7 @@ class ProjectPage(QWidget):
     def __init__(self, home: SessionHome, project: ProjectView, organize: Callable[[], QMenu]) -> None:
         super().__init__()
         self._home, self._project, self._workspace = home, project, project.workspace
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)  # else napari pushes it up
         self._ranking = self._ended = False
         self._missing: tuple[ImageEntry, ...] = ()
         self.model = ImageListModel(self, lambda: {each.value: each.name for each in home.session.classes})
@@ -318,6 +314,7 @@ class ProjectPage(QWidget):
         relay(workspace.entries_changed, self.refresh, every=_EVERY, key=lambda *_: None)
         relay(workspace.ranked, self._ranked, every=0.1, key=lambda *_: None)
         relay(home.session.jobs_changed, self._jobs_changed)
+        relay(home.session.noticed, self.refresh)  # perhaps the project is kept elsewhere from now on
         project.shown_changed.connect(self._shown)
         project.wanted_changed.connect(self._wanted)
         project.order = self.order
@@ -495,6 +492,18 @@ def _thumbnail(workspace: Workspace, image_id: str, size: int) -> NDArray[np.uin
         return workspace.thumbnail(image_id, size)
     except KeyError as error:
         raise InputError("the image was removed from the project meanwhile") from error
+
+
+def _create(folder: Path, images: str) -> None:
+    Workspace.create(folder, find_images([images]))
+
+
+def _open(home: SessionHome, folder: Path) -> None:
+    """Open a project in place of what is open, or leave it to the program around the viewer."""
+    if len(home.project_asked):
+        home.project_asked.emit(folder)
+    else:
+        home.attempt(open_project, home.viewer, folder)
 
 
 def _add(workspace: Workspace, chosen: Sequence[str]) -> int:

@@ -70,12 +70,14 @@ class PictureLayers:
         self._viewer, self._name, self._below = viewer, name, below
         self.geometry = geometry
         self.layers: dict[str, Layer] = {}
+        self._guests: list[Layer] = []  # what others have added
 
     def show(self, output: str, levels: Sequence[Any], classes: Sequence[LabelClass], look: Look) -> Layer:
         """The layer of an output, made if it is not there (any more); `levels` are the session's own arrays."""
         layer = self.layers.get(output)
         if layer is None or layer not in self._viewer.layers:
             layer = self.layers[output] = self._make(output, levels, classes, look)
+            self._guests.remove(layer)
         return layer
 
     def _make(self, output: str, levels: Sequence[Any], classes: Sequence[LabelClass], look: Look) -> Layer:
@@ -98,12 +100,20 @@ class PictureLayers:
         active = layers.selection.active
         make = self._viewer.add_labels if kind == "labels" else self._viewer.add_image
         layer = make(data, name=name, metadata=dict(OUTPUT), **(self.geometry.options() | options))
+        self._guests = [*(guest for guest in self._guests if guest in layers), layer]
         below = self._below()
         if below in layers:
             layers.move(layers.index(layer), layers.index(below))
         if active is not None and active in layers:
             layers.selection.active = active
         return layer
+
+    def dismiss(self) -> None:
+        """Remove the layers that others have added: they show this image, and another one comes in its place."""
+        for layer in self._guests:
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self._guests.clear()
 
     def move_to(self, name: Callable[[], str], geometry: Geometry) -> None:
         """Belong to another image from now on; `refill` shows its outputs."""

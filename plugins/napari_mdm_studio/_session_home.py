@@ -109,9 +109,14 @@ class SessionHome:
     project : ProjectView or None
         Shows the images of a project one at a time; None while images are chosen among the viewer's own layers. See
         `napari_mdm_studio._project.open_project`.
+    closed : Signal
+        The session has ended.
+    project_asked : Signal
+        The user wants the project in a folder. A program around the viewer that listens opens it; else it is opened here.
     """
 
     closed = Signal()
+    project_asked = Signal(Path)
 
     def __init__(self, viewer: Viewer, session: Session, chosen: Preferences) -> None:
         self.viewer, self.preferences = viewer, chosen

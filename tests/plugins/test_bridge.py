@@ -333,6 +333,7 @@ def test_images_of_a_project_follow_one_another_and_leave_nothing(viewer, home, 
     parked = []
     home.bridge.parked.connect(parked.append)
     home.bridge.set_output("uncertainty", on=True)
+    assert not viewer.layers
 
     def show(number):
         image = loaded(session, f"id{number}", np.full((40 + number, 50), number, np.uint8))
@@ -370,14 +371,19 @@ def test_images_of_a_project_follow_one_another_and_leave_nothing(viewer, home, 
     assert session.images["id28"][1].any()
 
 
-def test_an_image_of_another_kind_gets_layers_of_its_own(viewer, home, session):
-    former = [weakref.ref(layer) for layer in home.bridge.show(loaded(session, "a", np.zeros((40, 50), np.uint8))).layers]
+def test_an_image_of_another_kind_gets_a_layer_of_its_own(viewer, home, session):
+    first = home.bridge.show(loaded(session, "a", np.zeros((40, 50), np.uint8)))
+    clusters = home.bridge.add_output("a", "clusters", np.zeros((40, 50), np.uint8), "labels")
+    gone, stay = [weakref.ref(first.layer), weakref.ref(clusters)], [first.pictures.prediction(), first.strokes]
+    del first, clusters
     bound = home.bridge.show(loaded(session, "b", np.zeros((40, 50, 3), np.uint8), rgb=True))
-    assert list(viewer.layers) == [bound.layer, bound.pictures.prediction(), bound.strokes]
+    assert list(viewer.layers) == [bound.layer, *stay]
+    assert bound.layer.rgb
+    assert viewer.layers.selection.active is bound.strokes
     settle()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # napari's controls of the layers that went
     gc.collect()
-    assert sum(each() is not None for each in former) <= 1
+    assert [each() for each in gone] == [None, None]
 
 
 def test_an_image_of_a_project_that_the_user_removes_is_parked(viewer, home, session):
