@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mdm_studio.arrays import Pixels
 from mdm_studio.engine.features import PlaneFeatures
 from mdm_studio.engine.objects import number_objects
 from mdm_studio.engine.smoothing import predict_plane
+from mdm_studio.errors import UsageError
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import BasePlane, Plane, open_image
 from mdm_studio.services.batch import background_of
@@ -31,6 +33,7 @@ def preview(
     device: str = "auto",
     centre: tuple[int, int] | None = None,
     cache: FeatureCache | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, NDArray[Any]]:
     """Predict a part of an image's first plane; nothing is written, and `options.out` does not matter.
 
@@ -46,6 +49,8 @@ def preview(
         Row and column that the part lies around, as far as the image goes; the middle of the image by default.
     cache : FeatureCache, optional
         Where features of the whole image may be already.
+    stop : callable
+        Asked after every tile.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def preview(
     Raises
     ------
     MDMStudioError
-        If the classifier or the image cannot be used.
+        If the classifier or the image cannot be used, or if `stop` says True.
 
     Notes
     -----
@@ -79,6 +84,8 @@ def preview(
         for rows, cols, found in predict_plane(fitted.ensemble, source, smooth=smooth):
             labels[rows, cols] = found.labels
             probabilities[:, rows, cols], uncertainty[rows, cols] = found.probabilities, found.uncertainty
+            if stop():
+                raise UsageError("the preview was stopped")
     mask = values.astype(np.uint8 if values.max() < 256 else np.uint16)[labels]
     maps: dict[str, NDArray[Any]] = {"image": raw, "mask": mask, "probabilities": probabilities, "uncertainty": uncertainty}
     maps["corner"] = np.array(part.corner)
