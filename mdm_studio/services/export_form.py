@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mdm_studio.errors import UsageError
+from mdm_studio.io.images import EXTENSIONS
 from mdm_studio.io.masks import MaskFormat
 
 if TYPE_CHECKING:
@@ -222,8 +224,14 @@ def out_of(choices: ExportChoices, root: Path | None) -> Path | None:
     if choices.out:
         return Path(choices.out).expanduser()
     if choices.source == "folder":
-        root = Path(choices.folder).expanduser() if choices.folder else None
+        root = _folder_of(Path(choices.folder).expanduser()) if choices.folder else None
     return None if root is None else root / MASKS
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder that a folder, a single image or a pattern lies in."""
+    parts = (path, *path.parents)
+    return next((each for each in parts if not has_magic(str(each)) and each.suffix.lower() not in EXTENSIONS), path)
 
 
 def judge(choices: ExportChoices, facts: ExportFacts) -> Judgement:

@@ -179,9 +179,9 @@ class Export(Dock):
         def classifier(folder: Path) -> Path:
             if choices.classifier == "file":
                 return Path(choices.file).expanduser()
-            return self._trained(folder / "preview.mdm", lambda: stop() or self._number < 0)
+            return self._trained(folder / "preview.mdm", stop)
 
-        return Order(options_of(choices, Path(), pixels_of_area(choices, facts)), choices.device, classifier)
+        return Order(options_of(choices, Path(), pixels_of_area(choices, facts)), choices.device, classifier, stop)
 
     def start(self) -> None:
         """Export what the form says."""

@@ -28,11 +28,20 @@ _OPACITY = {"mask": 0.5, "objects": 0.7}
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be previewed, and how to get at the classifier (called on a thread, with a folder it may write to)."""
+    """What is to be previewed.
+
+    Attributes
+    ----------
+    classifier : callable
+        Gives FILE.mdm; called on a thread, with a folder that it may write to.
+    stop : callable
+        Whether the preview is wanted no longer.
+    """
 
     options: PredictOptions
     device: str
     classifier: Callable[[Path], Path]
+    stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ def look(shown: ShownImage, order: Order) -> Seen:
         info, _ = read_classifier(classifier)
         cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)  # of an image in view features are there already
         path = shown.as_file(Path(folder))
-        found = preview(classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache)
+        found = preview(
+            classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache, stop=order.stop
+        )
     return Seen(shown, found, info.classes)
 
 

@@ -80,7 +80,7 @@ def test_what_is_in_the_way_is_said_until_nothing_is(dock, folder):
 def test_a_preview_lies_over_its_image_and_goes(viewer, home, dock, monkeypatch):
     seen = []
 
-    def preview(classifier, path, options, *, device, centre, cache):
+    def preview(classifier, path, options, *, device, centre, cache, stop):
         assert Path(classifier).exists()
         seen.append((np.load(path).shape, options.objects.min_size, device, centre))
         mask = np.ones((100, 120), np.uint8)

@@ -111,6 +111,8 @@ def test_room():
         (ExportChoices(source="folder", folder="/cells"), "/project", "/cells/masks"),
         (ExportChoices(source="folder"), "/project", None),
         (ExportChoices(source="folder", folder="/cells", out="/there"), "/project", "/there"),
+        (ExportChoices(source="folder", folder="/cells/**/*.tif"), None, "/cells/masks"),
+        (ExportChoices(source="folder", folder="/cells/a.ome.zarr"), None, "/cells/masks"),
         (ExportChoices(source="open"), None, None),
     ],
 )
