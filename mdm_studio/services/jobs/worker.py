@@ -1,8 +1,8 @@
 """The process that drives a job out of sight: ``python -m mdm_studio.services.jobs.worker FOLDER``.
 
-It has a session of its own and lives on when the window closes. It gives way to everything else on the computer: lowest
-priority, and half of the processors at most, with threads that sleep while they wait (two spinning thread pools slow each
-other ten-fold).
+It has a session of its own and lives on when the window closes. It gives way to everything else on the computer: low priority,
+and half of the processors at most, with threads that sleep while they wait (two spinning thread pools slow each other
+ten-fold).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mdm_studio.io.job_folder import JobFolder
 COMMAND = (sys.executable, "-P", "-m", "mdm_studio.services.jobs.worker")
 NICE_VARIABLE = "MDM_STUDIO_NICE"
 """Environment variable with the priority of background jobs on Linux and macOS: 0 is that of other programs, 19 the lowest."""
-_NICE = 19
+_NICE = {"pretrain": 19, "export": 5}  # hours are left to themselves; masks are what somebody waits for
 _OWN_SESSION = "--own-session"
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -72,15 +72,15 @@ def thread_count() -> int:
     return min(half, int(said)) if said.isdigit() and int(said) > 0 else half
 
 
-def give_way(*, own_session: bool) -> None:
-    """Lowest priority, few threads; before any library starts its pool. Whose session it is not keeps its own priority."""
+def give_way(nice: int, *, own_session: bool) -> None:
+    """Low priority, few threads; before any library starts its pool. Whose session it is not keeps its own priority."""
     threads = str(thread_count())
     waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
     os.environ.update(dict.fromkeys(_POOLS, threads) | waiting)
     if sys.platform == "win32":
         return  # it was started with a lower priority
     said = os.environ.get(NICE_VARIABLE, "")
-    nice = int(said) if said.isdigit() else _NICE
+    nice = int(said) if said.isdigit() else nice
     # not SCHED_IDLE: beside a program that keeps all processors busy such a process never even starts
     with contextlib.suppress(OSError):
         os.nice(nice)
@@ -90,12 +90,21 @@ def give_way(*, own_session: bool) -> None:
             Path("/proc/self/autogroup").write_text(str(nice))
 
 
+def _kind_of(folder: JobFolder) -> str:
+    """Kind of a job; empty if its folder cannot be read, which the driver will say."""
+    try:
+        return str(folder.settings().get("kind", ""))
+    except MDMStudioError:
+        return ""
+
+
 def main(arguments: list[str]) -> int:
     """Drive the job in the folder named; 0 if it ended well or was paused."""
     folder = JobFolder(Path(arguments[0]))
     faulthandler.enable()
     warnings.simplefilter("ignore")  # nobody reads them in the background
-    give_way(own_session=_OWN_SESSION in arguments)
+    kind = _kind_of(folder)
+    give_way(_NICE.get(kind, max(_NICE.values())), own_session=_OWN_SESSION in arguments)
     stop = threading.Event()
     for name in ("SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
@@ -106,7 +115,7 @@ def main(arguments: list[str]) -> int:
     from mdm_studio.services.jobs.driver import drive
 
     try:
-        if folder.settings().get("kind") == "pretrain":
+        if kind == "pretrain":
             from mdm_studio.engine.devices import keep_freed_memory
 
             keep_freed_memory()
