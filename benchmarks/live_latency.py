@@ -1,6 +1,7 @@
 """From the stroke to the mask: how long a live session takes, beside the classical recipe, in the same run.
 
     python benchmarks/live_latency.py [--sizes 1024 4096 16384] [--strokes 20] [--out latency.json]
+    python benchmarks/live_latency.py --beside-job 3     1,024 x 1,024 with and without a pretraining job, three times
 
 The image is a mosaic of the bundled tissue samples. What is in view is 1,024 x 1,024 pixels at full resolution (and, from 4,096
 pixels on, once the whole image zoomed out). A stroke is a disc of radius 3; classes take turns. After each stroke the script
@@ -12,15 +13,21 @@ waits until everything in view is exact, then paints the next one. Measured from
 "Not cached": strokes are painted in an image that was never seen, from the moment it is opened. The classical recipe is
 scikit-image's multiscale_basic_features (sigma 1..16) and a random forest (100 trees, depth 10), its features kept in memory
 between strokes, retrained and predicted for what is in view.
+
+"Beside a job": a pretraining job, as the window starts it (low priority, bounded threads), trains on the bundled images all the
+while. Rounds with and without it alternate in one run; the job's own speed is given in images/s.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import queue
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -177,11 +184,51 @@ def classical(strokes: int) -> dict[str, float]:
     return {"features": computed, "exact p50": float(np.median(times)), "exact p95": float(np.percentile(times, 95))}
 
 
+@contextlib.contextmanager
+def pretraining(folder: Path) -> Iterator[list[float]]:
+    """A job that is running, and a list that gets its images/s at the end."""
+    from mdm_studio.services.jobs.board import JobBoard
+
+    from mdm_studio.config import DATA_VARIABLE
+    from mdm_studio.engine.pretrain import PretrainConfig
+    from mdm_studio.io.images import find_images
+    from mdm_studio.services.pretraining import plan
+
+    os.environ[DATA_VARIABLE] = str(folder)  # the user's own jobs are left alone
+    board, speed = JobBoard(), []
+    job, _ = plan(
+        find_images([str(resource("samples/nuclei") / "images")]), name="beside", config=PretrainConfig(), minutes=600.0
+    )
+    made = board.add("pretrain", job.to_json(), "beside")
+    while board.find(made.id).step < 2:
+        time.sleep(0.2)
+    begin, first = time.perf_counter(), board.find(made.id).step
+    yield speed
+    steps = board.find(made.id).step - first
+    speed.append(steps * job.config.batch / (time.perf_counter() - begin))
+    board.cancel(made.id)
+    while board.find(made.id).state == "running":
+        time.sleep(0.2)
+    board.close()
+
+
+def beside_job(rounds: int, strokes: int, note: Callable[[str, dict[str, float]], None]) -> None:
+    """Rounds without and with a job, one after the other."""
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(1, rounds + 1):
+            note(f"live, alone, round {number}", cached(VIEW, strokes, Path(place) / "cache"))
+            with pretraining(Path(place) / f"data-{number}") as speed:
+                values = cached(VIEW, strokes, Path(place) / "cache")
+            note(f"live, a pretraining job beside, round {number}", values)
+            print(f"the job: {speed[0]:.2f} images/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096, 16384])
     parser.add_argument("--strokes", type=int, default=20)
     parser.add_argument("--runs", type=int, default=5, help="of images never seen")
+    parser.add_argument("--beside-job", type=int, default=0, metavar="ROUNDS", help="this comparison only")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
@@ -192,6 +239,9 @@ def main() -> None:
         if options.out:
             options.out.write_text(json.dumps(results, indent=2) + "\n")
 
+    if options.beside_job:
+        beside_job(options.beside_job, options.strokes, note)
+        return
     note("classical, 1024 x 1024", classical(options.strokes))
     with tempfile.TemporaryDirectory() as folder:
         for side in options.sizes:
