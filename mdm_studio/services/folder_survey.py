@@ -232,8 +232,8 @@ def _signature(pixels: Pixels) -> NDArray[np.float32]:
     grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
     small = _shrunk(grey[None], _SIGNATURE, _SIGNATURE)[0]
     small -= small.mean()
-    length = float(np.linalg.norm(small))
-    return (small / length if length else small).ravel()
+    signature: NDArray[np.float32] = (small / (float(np.linalg.norm(small)) or 1.0)).ravel()
+    return signature
 
 
 def _thumbnail(pixels: Pixels, *, rgb: bool) -> NDArray[np.uint8]:

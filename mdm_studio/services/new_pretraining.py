@@ -12,7 +12,7 @@ from mdm_studio.config import DEFAULT_BACKBONE, user_data_dir
 from mdm_studio.errors import JobError, NoImagesError, UsageError
 from mdm_studio.io.atomic import write_json
 from mdm_studio.io.job_folder import JobFolder
-from mdm_studio.services.estimates import Speed, SpeedRequest
+from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
 from mdm_studio.services.jobs.states import JobView
 
@@ -26,8 +26,6 @@ SIZE_WORDS = {
 BATCH = 16
 _FILE = "pretraining.json"
 _VERSION = 1
-_LOOK_SECONDS = 180  # between two checkpoints, and so between two pictures and scores
-_FIRST_GUESS = 50  # steps between them while the speed is not known
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def keep_wanted(wanted: Wanted) -> None:
     write_json(user_data_dir() / _FILE, values | {"version": _VERSION})
 
 
-def job_settings(wanted: Wanted, survey: FolderSurvey, name: str, speed: Speed | None) -> Mapping[str, Any]:
+def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str, Any]:
     """What stands in the job.json of a new job: all images of the folder but those that are known to be unreadable.
 
     Slow, because it loads PyTorch: call it on a thread.
@@ -115,10 +113,7 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str, speed: Speed |
         raise NoImagesError(f"there is no readable image in {survey.place}; choose another folder")
     if not wanted.minutes:
         raise UsageError("how long should it train? Choose a number of minutes")
-    every = _FIRST_GUESS if speed is None else max(10, min(1000, round(speed.images_per_s * _LOOK_SECONDS / BATCH)))
-    config = PretrainConfig(
-        crop=wanted.crop, batch=BATCH, scales=(wanted.scale,), jitter=wanted.jitter, device=wanted.device
-    )
+    config = PretrainConfig(crop=wanted.crop, batch=BATCH, scales=(wanted.scale,), jitter=wanted.jitter, device=wanted.device)
     size: Any = wanted.size
     job, _ = plan(
         _representatives(survey),
@@ -128,7 +123,6 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str, speed: Speed |
         config=config,
         channels=wanted.channels,
         minutes=wanted.minutes,
-        checkpoint_every=every,
         start_from=wanted.start_from or None,
     )
     unreadable = {each.path for each in survey.unreadable}

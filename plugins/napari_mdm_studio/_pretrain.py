@@ -19,7 +19,6 @@ from napari_mdm_studio._widgets import Dock, button, note
 if TYPE_CHECKING:
     import napari
 
-    from mdm_studio.services.estimates import Speed
     from mdm_studio.services.folder_survey import FolderSurvey
     from napari_mdm_studio._session_home import SessionHome
 
@@ -118,17 +117,15 @@ class Pretrain(Dock):
         survey = self.folder.survey
         if survey is None or self._starting:
             return
-        wanted, name, speed = self.training.wanted(), self.training.name.text(), self.training.speed
+        wanted, name = self.training.wanted(), self.training.name.text()
         self._starting = True
         self._show_start()
         self._say("Preparing...")
-        self.home.runner.start(
-            lambda: self._add(wanted, survey, name, speed), done=self._started, failed=self._not_started
-        )
+        self.home.runner.start(lambda: self._add(wanted, survey, name), done=self._started, failed=self._not_started)
 
-    def _add(self, wanted: Wanted, survey: FolderSurvey, name: str, speed: Speed | None) -> tuple[JobView, str]:
+    def _add(self, wanted: Wanted, survey: FolderSurvey, name: str) -> tuple[JobView, str]:
         """Runs on the helper's thread."""
-        view = self.board.add("pretrain", job_settings(wanted, survey, name, speed), name.strip())
+        view = self.board.add("pretrain", job_settings(wanted, survey, name), name.strip())
         try:
             keep_wanted(wanted)
         except OutputError as error:
