@@ -209,11 +209,11 @@ def test_ranking_is_started_told_and_stopped(page, home, workspace, session):
 
 def test_missing_images_are_looked_for_once(page, workspace, monkeypatch):
     workspace.lost = tuple(ImageEntry(f"id{n}", Path(f"/old/img{n}.png"), problem="gone") for n in (2, 3))
-    page.look_for_missing()
-    wait_until(page.banner.isVisible)
-    assert page.missing_words.text().startswith("2 images are not where they were, for example /old/img2.png.")
-    page.relocate("/new")
-    wait_until(lambda: not page.banner.isVisible())
+    page.missing.look()
+    wait_until(page.missing.isVisible)
+    assert page.missing.words.text().startswith("2 images are not where they were, for example /old/img2.png.")
+    page.missing.relocate("/new")
+    wait_until(lambda: not page.missing.isVisible())
     assert workspace.calls[-1] == ("relocate", Path("/old"), Path("/new"))
 
 
