@@ -117,6 +117,7 @@ class Pretrain(Dock):
         survey = self.folder.survey
         if survey is None or self._starting:
             return
+        self.training.take_typed()
         wanted, name = self.training.wanted(), self.training.name.text()
         self._starting = True
         self._show_start()

@@ -148,6 +148,11 @@ class TrainingForm(Section):
             channels=tuple(channels) if channels else None,
         )
 
+    def take_typed(self) -> None:
+        """Take over numbers that were typed and not confirmed."""
+        for spin in (self.crop, self.minutes):
+            spin.interpretText()
+
     def reads(self) -> int | None:
         """Channels of the backbone to start from; None if that is not known, or it starts from nothing."""
         facts = self.facts.get(self.start_from.currentData() or "")
