@@ -235,7 +235,7 @@ def _fewer(points: dict[Tile, Any]) -> dict[Tile, Any]:
 
     def share(tile: Tile) -> float:
         here, numbers = np.unique(points[tile][2], return_counts=True)
-        return sum(n / of_class[value] for value, n in zip(here.tolist(), numbers.tolist(), strict=True))
+        return float(sum(n / of_class[value] for value, n in zip(here.tolist(), numbers.tolist(), strict=True)))
 
     return {tile: points[tile] for tile in sorted(points, key=share, reverse=True)[:_MOST_TILES]}
 

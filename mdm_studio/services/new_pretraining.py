@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def read_wanted() -> Wanted:
         values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
         if values.pop("version") != _VERSION:
             return Wanted()
-        known = {field.name: field.default for field in fields(Wanted)}
+        known: dict[str, Any] = asdict(Wanted())
         return Wanted(**{name: value for name, value in values.items() if type(value) is type(known[name])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Wanted()

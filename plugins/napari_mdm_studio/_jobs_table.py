@@ -195,7 +195,7 @@ class _Table(QTableWidget):
             tooltip = f"{as_rate(view.rate)} {view.unit}" if column == 3 and rate and view.rate else _describe(view)
             if item.toolTip() != tooltip:
                 item.setToolTip(tooltip)
-        self.item(number, _DONE).setData(_SHARE, view.done)
+            item.setData(_SHARE, view.done)
 
 
 def _describe(view: JobView) -> str:

@@ -56,9 +56,9 @@ class TrainingForm(Section):
 
     def _build(self) -> None:
         self.start_from = _combo("Start from", "Its weights are where the training begins; that saves time on like images.")
-        self.size = _combo("Size of the network", _SIZE_TOOLTIP)
+        self.network_size = _combo("Size of the network", _SIZE_TOOLTIP)
         for size, words in SIZE_WORDS.items():
-            self.size.addItem(words, size)
+            self.network_size.addItem(words, size)
         self.scale = _combo("Working scale", _SCALE_WORDS)
         for scale in _SCALES:
             self.scale.addItem("as they are" if scale == 1 else f"{scale} times smaller", scale)
@@ -78,7 +78,7 @@ class TrainingForm(Section):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Start &from", self.start_from)
-        form.addRow("Si&ze", self.size)
+        form.addRow("Si&ze", self.network_size)
         form.addRow("Wor&king scale", self.scale)
         form.addRow("&Patch", self.crop)
         form.addRow("Cha&nnels", self.channels)
@@ -90,7 +90,7 @@ class TrainingForm(Section):
         self.estimate.setAccessibleName("How long it takes")
         self.measure_button = button("Meas&ure", "Time a few real steps on this device now.", self.measure, small=True)
         self.body.addLayout(row(self.estimate, self.measure_button))
-        for box in (self.start_from, self.size, self.scale):
+        for box in (self.start_from, self.network_size, self.scale):
             box.activated.connect(lambda _: self._chosen())
         self.crop.valueChanged.connect(lambda _: self._chosen())
         self.jitter.clicked.connect(lambda _: self._chosen())
@@ -124,7 +124,7 @@ class TrainingForm(Section):
         """Show what was chosen the last time."""
         self._first = wanted.start_from
         self._choose_start(wanted.start_from)
-        self.size.setCurrentIndex(max(0, self.size.findData(wanted.size)))
+        self.network_size.setCurrentIndex(max(0, self.network_size.findData(wanted.size)))
         self.scale.setCurrentIndex(max(0, self.scale.findData(wanted.scale)))
         quietly(self.crop, "setValue", wanted.crop)
         self.jitter.setChecked(wanted.jitter)
@@ -139,7 +139,7 @@ class TrainingForm(Section):
         start_from = self.start_from.currentData()
         return Wanted(
             start_from=self._first if start_from is None else start_from,
-            size=self.size.currentData(),
+            size=self.network_size.currentData(),
             scale=self.scale.currentData(),
             crop=self.crop.value(),
             jitter=self.jitter.isChecked(),
@@ -168,8 +168,8 @@ class TrainingForm(Section):
     def _show_size(self) -> None:
         """A backbone to start from has its size."""
         from_nothing = not self.wanted().start_from
-        self.size.setEnabled(from_nothing)
-        self.size.setToolTip(_SIZE_TOOLTIP if from_nothing else "That of the backbone to start from.")
+        self.network_size.setEnabled(from_nothing)
+        self.network_size.setToolTip(_SIZE_TOOLTIP if from_nothing else "That of the backbone to start from.")
 
     def _minutes_chosen(self, _: int) -> None:
         self._own_minutes = True
@@ -202,9 +202,15 @@ class TrainingForm(Section):
         number, request = self._number, self.wanted().speed_request(survey)
         self._runner.start(
             lambda: known_speed(request),
-            done=lambda speed: self._show_speed(number, speed) if speed else number == self._number and self.measure(),
+            done=lambda speed: self._known(number, speed),
             failed=lambda why: self._not_measured(number, why),
         )
+
+    def _known(self, number: int, speed: Speed | None) -> None:
+        if speed is not None:
+            self._show_speed(number, speed)
+        elif number == self._number:
+            self.measure()
 
     def measure(self) -> None:
         """Time a few real steps, whether they were timed before or not."""

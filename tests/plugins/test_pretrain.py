@@ -147,7 +147,7 @@ def test_a_folder_is_surveyed_timed_and_started(dock, board, images):
     dock.training.crop.setValue(64)
     assert "smaller than a patch" not in dock.folder.warnings.text()
     assert dock.training.name.text() == "fields"
-    assert not dock.training.size.isEnabled()
+    assert not dock.training.network_size.isEnabled()
     click(dock.start_button)
     wait_until(lambda: board.calls, 60)
     ((kind, settings, name),) = board.calls
