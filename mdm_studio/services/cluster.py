@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mdm_studio.services.classifier import Classifier
 
 _PATIENCE = "10s"  # for a scheduler to answer, and for its first worker
+_START = "300s"  # for processes of this machine, which come, however busy it is
 _TELL_SECONDS = 0.5  # between two words of a worker on its image
 _LOOK_SECONDS = 0.25  # between two looks at `stop`
 _GIVE_UP_SECONDS = 120.0  # for workers to end the tile that they are at
@@ -87,7 +88,7 @@ def _client(request: ExportRequest) -> Iterator[Any]:
             )
             address = stack.enter_context(cluster)
         try:
-            client = stack.enter_context(Client(address, timeout=_PATIENCE))  # type: ignore[no-untyped-call]
+            client = stack.enter_context(Client(address, timeout=_PATIENCE if request.scheduler else _START))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
@@ -99,7 +100,7 @@ def _check_workers(client: Any, request: ExportRequest) -> None:
     """Complain about a cluster without workers, or with some that lack the program or the files."""
     where = request.scheduler or "this machine"
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=_PATIENCE if request.scheduler else _START)
     except TimeoutError as error:
         raise UsageError(
             f"the scheduler at {where} has no workers; start some with `dask worker {where} --nthreads 1`, where MDM Studio is "
