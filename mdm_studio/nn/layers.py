@@ -70,12 +70,13 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     return F.pad(embedding, (0, dim % 2))
 
 
-def convolve_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
+def convolve_doubled(x: Tensor, conv: nn.Module) -> Tensor:
     """Nearest-neighbour doubling, then a 3 x 3 convolution with a margin of 1; ``(B, C, H, W)`` to ``(B, O, 2H, 2W)``.
 
     Each of the four pixels that come of one sees its 3 x 3 neighbours as 2 x 2 different ones, so four 2 x 2 convolutions whose
     weights are sums of the 3 x 3 ones do with 4/9 of the multiplications. Equal up to rounding; pays on CPUs.
     """
+    assert isinstance(conv, nn.Conv2d)
     rows = [_halved(conv.weight, 2, odd) for odd in (False, True)]  # each (O, C, 2, 3)
     kernels = [_halved(row, 3, odd).contiguous(memory_format=torch.channels_last) for row in rows for odd in (False, True)]
     # an even pixel's neighbours lie above (left of) it, an odd one's below (right of) it
