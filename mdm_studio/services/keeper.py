@@ -94,7 +94,7 @@ class Keeper:
             images = dict(self._state.images)
             for image, key in list(self._keys.items()):
                 painted = self._strokes.painted_in(image)
-                if key in images and images[key].painted != painted:
+                if key in images and images[key].painted != painted and self._strokes.knows(image):
                     images[key] = replace(images[key], painted=painted)
             return replace(self._state, images=images)
 
@@ -201,7 +201,8 @@ class Keeper:
         """Save and let go of an image; its strokes are still painted."""
         key = self._keys.get(image)
         if key is not None and self._autosave is not None:
-            self.change_image(key, painted=self._strokes.painted_in(image))
+            if self._strokes.knows(image):
+                self.change_image(key, painted=self._strokes.painted_in(image))
             del self._keys[image]
             self._autosave.flush()
             self._images.pop(key, None)

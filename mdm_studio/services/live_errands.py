@@ -69,6 +69,7 @@ class LiveErrands(LiveCore):
             for top in range(0, height, _SCAN_ROWS):
                 window = Window(top, min(top + _SCAN_ROWS, height), 0, width)
                 self.strokes.update(PlaneKey(key, plane), window, image.read_labels(plane, window))
+        self.strokes.mark_known(key)
         self._strokes_changed()
         for block, _ in self.strokes:
             if block.plane.image == key:  # they may have come with the array, and be on no disk yet

@@ -52,6 +52,7 @@ class StrokeIndex:
         self.generation = 0
         self._blocks: dict[Block, Painted] = {}
         self._of_images: Counter[str] = Counter()
+        self._known: set[str] = set()
 
     def update(self, plane: PlaneKey, window: Window, labels: NDArray[np.unsignedinteger[Any]]) -> bool:
         """Take over the labels of a window, whose corner is a block's; whether anything was different.
@@ -100,11 +101,20 @@ class StrokeIndex:
         gone = [block for block in self._blocks if block.plane.image == image]
         for block in gone:
             self._drop(block)
+        self._known.discard(image)
         self.generation += bool(gone)
 
     def painted_in(self, image: str) -> int:
         """Painted pixels of an image."""
         return self._of_images[image]
+
+    def mark_known(self, image: str) -> None:
+        """All of an image was looked through."""
+        self._known.add(image)
+
+    def knows(self, image: str) -> bool:
+        """Whether all of an image was looked through, so that what is not here is not painted."""
+        return image in self._known
 
     def __iter__(self) -> Iterator[tuple[Block, Painted]]:
         return iter(list(self._blocks.items()))

@@ -73,12 +73,16 @@ def test_classes_by_tile():
 def test_a_closed_image_is_forgotten():
     index = StrokeIndex()
     index.update(PLANE, Window(0, 2, 0, 2), np.ones((2, 2), np.uint8))
+    assert not index.knows("a")
+    index.mark_known("a")
+    assert index.knows("a")
     before = index.generation
     index.forget("b")
     assert index.generation == before
     index.forget("a")
     assert index.counts() == {}
     assert index.painted_in("a") == 0
+    assert not index.knows("a")
     assert index.generation > before
 
 

@@ -90,7 +90,11 @@ def images(tmp_path):
 @pytest.fixture
 def begin(tmp_path, images, tiny_backbone, monkeypatch):
     """Open the project in a folder, which is made of the images if it is not there; closed at the end."""
+    from mdm_studio.services import live_work
+
     monkeypatch.setattr(clerk.Clerk.__init__, "__defaults__", (0.1,))
+    monkeypatch.setattr(live_work, "MEMBERS", 2)  # as many as there are sources: quicker to train
+    monkeypatch.setattr(live_work, "HIDDEN", (16, 8))
     made = []
 
     def open_project(folder=tmp_path / "data" / "project", paths=None):
