@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from mdm_studio.arrays import intensity_window
 from mdm_studio.config import default_cache_dir
 from mdm_studio.errors import ClassifierError, InputError, MDMStudioError, ProjectError, UsageError
+from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.images import image_name
 from mdm_studio.services.clerk import Clerk
 from mdm_studio.services.image_list import ImageEntry
@@ -34,6 +36,7 @@ from mdm_studio.services.session import Session
 __all__ = ["ImageEntry", "LoadedImage", "Workspace"]
 
 _GONE = "it is not where it was: choose the folder where it is now"
+_SAMPLED = 1 << 16  # pixels that tell how bright an image is
 _NO_FILE = "it was never a file: open it by hand to label it"
 
 
@@ -60,6 +63,8 @@ class LoadedImage:
         ``stack_shape + (H, W)``, uint8: the array that the session reads and writes, too.
     channels : tuple of int or None
         Those that the session reads, where somebody has chosen others than the usual ones.
+    limits : (float, float) or None
+        Raw values to show as black and white, so that a dark image can be seen; None of colours.
     """
 
     id: str
@@ -71,6 +76,7 @@ class LoadedImage:
     units: str | None
     labels: Any
     channels: tuple[int, ...] | None = None
+    limits: tuple[float, float] | None = None
 
 
 class Workspace:
@@ -259,7 +265,8 @@ class Workspace:
         self._note(image_id, "")
         levels = opened.levels
         channels = self._keeper.state.images[image_id].channels or None
-        place = (levels.scale, levels.unit or None, opened.labels, channels)
+        limits = None if levels.rgb else _limits(opened.source)
+        place = (levels.scale, levels.unit or None, opened.labels, channels, limits)
         return LoadedImage(image_id, levels.name, levels.levels, levels.rgb, levels.channel_axis, *place)
 
     def release(self, image_id: str) -> None:
@@ -442,3 +449,10 @@ def _moved(missing: Mapping[str, Path], old: Path, new: Path) -> dict[str, Path]
                     found[image_id] = there.absolute()
                     break
     return found
+
+
+def _limits(image: ArrayImage) -> tuple[float, float]:
+    """See `LoadedImage.limits`; of the plane in the middle, by the same percentiles as the network's input."""
+    middle = tuple(n // 2 for n in image.stack_shape)
+    window = intensity_window(image.plane(middle).sample(_SAMPLED), "percentile", joint=True)
+    return window.low[0], window.high[0]

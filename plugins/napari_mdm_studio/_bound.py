@@ -126,7 +126,7 @@ def views_of(viewer: Viewer, images: Iterable[BoundImage]) -> dict[tuple[str, tu
 
 def image_layer(viewer: Viewer, image: LoadedImage) -> Image:
     """Show an image of a project."""
-    place = {"scale": image.scale, "units": _units(image)}
+    place = {"scale": image.scale, "units": _units(image), "contrast_limits": image.limits}
     return viewer.add_image(_data(image), multiscale=len(image.levels) > 1, rgb=image.rgb, name=image.name, **place)
 
 
@@ -152,7 +152,10 @@ def show_pixels(viewer: Viewer, layer: Image, image: LoadedImage) -> Image:
     layer.scale = image.scale
     layer.units = _units(image)
     layer.reset_contrast_limits_range()
-    layer.reset_contrast_limits()
+    if image.limits is None:
+        layer.reset_contrast_limits()
+    else:
+        layer.contrast_limits = image.limits
     return layer
 
 
