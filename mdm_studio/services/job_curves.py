@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mdm_studio.io.job_folder import JobFolder
 
 _POINTS = 2000  # of a curve: more than a window has pixels
-_SHARE = 50  # a running mean is over a fiftieth of the steps, as in the report of a run
+_SHARE = 50  # a running mean is over a fiftieth of the steps, as in the report of a run,
+_SMOOTH, _YOUNG = 10, 4  # and of a young run over ten steps, or a quarter of them
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class JobLook:
 
     def curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Losses and their running mean as points ``(n, 2)`` (step, value); of long runs as many as can be seen."""
-        width = max(1, len(self.losses) // _SHARE)
+        count = len(self.losses)
+        width = max(1, count // _SHARE, min(_SMOOTH, count // _YOUNG))
         every = max(1, -(-len(self.losses) // _POINTS))
         raw = np.column_stack([self.steps, self.losses])[::every]
         sums = np.cumsum(np.insert(self.losses, 0, 0.0))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm_studio.errors import OutputError
+from mdm_studio.services.estimates import keep_speed
 from mdm_studio.services.jobs.board import JobBoard
 from mdm_studio.services.jobs.states import JobView
 from mdm_studio.services.new_pretraining import Wanted, job_settings, keep_wanted, read_wanted
@@ -19,12 +21,14 @@ from napari_mdm_studio._widgets import Dock, button, note
 if TYPE_CHECKING:
     import napari
 
+    from mdm_studio.services.estimates import SpeedRequest
     from mdm_studio.services.folder_survey import FolderSurvey
     from napari_mdm_studio._session_home import SessionHome
 
 PRETRAIN = "Pretrain"
 """Name of the dock."""
 _WIDTH = 400
+_TELLING = 50  # steps after which a job's own speed is better than a measured one
 
 
 class Pretrain(Dock):
@@ -46,6 +50,7 @@ class Pretrain(Dock):
         self.setAccessibleName(PRETRAIN)
         self._ended = self._starting = False
         self._finished: frozenset[str] | None = None  # jobs that were done when the list was looked at last
+        self._timed: dict[str, SpeedRequest] = {}  # jobs begun here, whose speed is worth knowing
         self.folder = FolderBox(self.home)
         self.training = TrainingForm(self.home)
         tooltip = "Train in a process of its own: this window stays free, and may be closed."
@@ -131,6 +136,7 @@ class Pretrain(Dock):
             keep_wanted(wanted)
         except OutputError as error:
             return view, str(error)
+        self._timed[view.id] = wanted.speed_request(survey)
         return view, ""
 
     def _started(self, found: tuple[JobView, str]) -> None:
@@ -162,6 +168,10 @@ class Pretrain(Dock):
             self._say(f"{names} is finished and among the backbones.")
             self._list_backbones()
         self._finished = finished
+        for view in views:
+            if view.id in self._timed and view.state == "running" and view.step >= _TELLING and view.rate:
+                request, rate, device = self._timed.pop(view.id), view.rate, view.device
+                self.home.runner.start(partial(keep_speed, request, rate, device), done=_nothing, failed=self.home.warn)
 
     def _list_backbones(self) -> None:
         from mdm_studio.services.backbone_list import list_backbones
@@ -171,3 +181,7 @@ class Pretrain(Dock):
         box = getattr(segment, "backbone", None)
         if box is not None:
             box.list_again()
+
+
+def _nothing(_: object) -> None:
+    """Nobody waits for it."""

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QSizePolicy
 from mdm_studio.services.checkpoint_scores import CheckpointScore
 from mdm_studio.services.job_curves import JobLook
 
-_HEIGHT = 150
+_HEIGHT = 156
 _MEAN, _NEW, _USED = "#56b4e9", "#e69f00", "#9a9a9a"  # of Okabe and Ito: told apart by the colour-blind
 _PALE = 70
 
@@ -31,6 +31,7 @@ class _Plot(pg.PlotWidget):  # type: ignore[misc]
         self.setMenuEnabled(False)
         self.hideButtons()
         self.setMouseEnabled(x=False, y=False)
+        self.plotItem.setContentsMargins(0, 0, 4, 8)
         self.plotItem.setLabel("bottom", bottom)
         self.plotItem.setLabel("left", left)
         self.getAxis("left").enableAutoSIPrefix(False)
@@ -101,3 +102,5 @@ class ScorePlot(_Plot):
         self._used.setData(steps, used)
         self._bars.setData(x=steps, y=new, height=2 * errors)
         self._bars.setVisible(bool(len(scores)))
+        if scores:
+            self.setXRange(0, steps[-1])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CAPTIONS = ("image", "25 % hidden", "made of it", "50 % hidden", "made of it", "75 % hidden", "made of it")
 """Rows of a sheet, see `mdm_studio.services.pretraining_report.sample_sheet`."""
-_CAPTION_WIDTH = 78
+_GAP = 8
 _LARGEST_ROW = 64
 
 
@@ -90,6 +90,7 @@ class _Sheet(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._picture: QPixmap | None = None
+        self._margin = max(self.fontMetrics().horizontalAdvance(words) for words in _CAPTIONS) + _GAP
         self.setAccessibleName("What the network makes of your images")
         self.setToolTip("Parts of your images are hidden from the network (grey); it paints what it believes to be there.")
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -108,9 +109,9 @@ class _Sheet(QWidget):
         """Where the sheet is drawn."""
         if self._picture is None:
             return QRect()
-        room = QSize(max(self.width() - _CAPTION_WIDTH, 1), _LARGEST_ROW * len(_CAPTIONS))
+        room = QSize(max(self.width() - self._margin, 1), _LARGEST_ROW * len(_CAPTIONS))
         size = self._picture.size().scaled(room, Qt.AspectRatioMode.KeepAspectRatio)
-        return QRect(_CAPTION_WIDTH, 0, size.width(), size.height())
+        return QRect(self._margin, 0, size.width(), size.height())
 
     def _fit(self) -> None:
         height = self._place().height()
@@ -128,7 +129,7 @@ class _Sheet(QWidget):
         painter.setPen(self.palette().color(self.foregroundRole()))
         side = place.height() / len(_CAPTIONS)
         for number, words in enumerate(_CAPTIONS):
-            box = QRect(0, round(number * side), _CAPTION_WIDTH - 6, round(side))
+            box = QRect(0, round(number * side), self._margin - _GAP, round(side))
             painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
 

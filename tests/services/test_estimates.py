@@ -32,6 +32,8 @@ def test_a_speed_is_measured_once_and_kept(monkeypatch, images):
     assert speed.words() == "3.0 images/s on this CPU, measured just now"
     assert known_speed(request) == speed
     assert known_speed(SpeedRequest(images, crop=32, batch=2, device="cpu")) is None
+    estimates.keep_speed(request, 7.0, "cuda:0")
+    assert known_speed(request).words() == "7.0 images/s on this GPU, measured just now"
     (user_data_dir() / "speeds.json").write_text("{")
     assert known_speed(request) is None
 

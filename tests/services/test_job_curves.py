@@ -71,4 +71,6 @@ def test_a_long_curve_is_thinned_and_its_mean_is_the_mean(tmp_path):
     assert len(raw) == 2000
     assert mean[0].tolist() == pytest.approx([200, look.losses[:200].mean()])
     assert len(mean) <= 2000
+    young = JobLook(tmp_path, np.arange(1, 9), np.arange(8.0)).curves()[1]
+    assert young[0].tolist() == [2, 0.5]
     assert mean[-1, 1] == pytest.approx(look.losses[int(mean[-1, 0]) - 200 : int(mean[-1, 0])].mean())
