@@ -75,6 +75,8 @@ class Desk:
         napari's own window, without its menus: put it into ours.
     home : SessionHome or None
         The home of its session, once something is open.
+    docks : dict
+        Our docks that there are, by name, shown or not.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ class Desk:
         self.viewer: napari.Viewer = napari.Viewer(title="MDM Studio", show=False, show_welcome_screen=False)
         self.page: QMainWindow = main_window(self.viewer)
         self.home: SessionHome | None = None
-        self._docks: dict[str, QDockWidget] = {}
+        self.docks: dict[str, QDockWidget] = {}
         menus = self.page.menuBar()
         menus.setNativeMenuBar(False)  # on macOS it would take the place of ours
         menus.hide()  # and Qt ignores the keys of a menu that is hidden: ours decide
@@ -106,11 +108,11 @@ class Desk:
     def open_dock(self, name: str) -> QDockWidget:
         """Open a dock, or bring it to the front."""
         plan = dock_plan(name)
-        dock = self._docks.get(name)
+        dock = self.docks.get(name)
         if dock is None:
-            dock = self._docks[name] = self._made(plan)
-            dock.destroyed.connect(lambda *_: self._docks.pop(name, None))
-            beside = [self._docks[each.name] for each in DOCKS if each.area == plan.area and each.name in self._docks]
+            dock = self.docks[name] = self._made(plan)
+            dock.destroyed.connect(lambda *_: self.docks.pop(name, None))
+            beside = [self.docks[each.name] for each in DOCKS if each.area == plan.area and each.name in self.docks]
             if len(beside) > 1:
                 self.page.tabifyDockWidget(beside[-2], dock)
         dock.show()
@@ -120,13 +122,13 @@ class Desk:
     def toggle_dock(self, name: str) -> None:
         """Open a dock, or hide it when it is in front."""
         if self.is_open(name):
-            self._docks[name].hide()
+            self.docks[name].hide()
         else:
             self.open_dock(name)
 
     def is_open(self, name: str) -> bool:
         """Whether a dock can be seen; one behind another tab cannot."""
-        dock = self._docks.get(name)
+        dock = self.docks.get(name)
         return dock is not None and not dock.isHidden() and not dock.visibleRegion().isEmpty()
 
     def dock_state(self) -> str:
@@ -141,7 +143,7 @@ class Desk:
 
     def _usual_places(self) -> None:
         """Images and napari's layers as tabs on the left, everything else as tabs on the right."""
-        images, segment = self._docks.get("images"), self._docks.get("segment")
+        images, segment = self.docks.get("images"), self.docks.get("segment")
         if images is not None:
             controls, layers = self._layer_docks()
             self.page.tabifyDockWidget(images, controls)
@@ -153,7 +155,7 @@ class Desk:
     def fit(self) -> None:
         """Give the docks their usual sizes; Qt does it only in a window that is shown."""
         controls, layers = self._layer_docks()
-        images, segment = self._docks.get("images"), self._docks.get("segment")
+        images, segment = self.docks.get("images"), self.docks.get("segment")
         if images is None:  # they stand below each other
             self.page.resizeDocks([controls, layers], [1, 10_000], Qt.Orientation.Vertical)
         self.page.resizeDocks([images or controls], [_LEFT_WIDTH], Qt.Orientation.Horizontal)

@@ -73,7 +73,9 @@ def data_home(environment: Mapping[str, str] = os.environ) -> Path:
 
 def command_line() -> tuple[str, ...]:
     """The program as a desktop starts it, without our environment: the script beside this Python, or Python itself."""
-    script = Path(sys.executable).parent / (f"{NAME}.exe" if os.name == "nt" else NAME)
+    script = Path(sys.executable).parent / NAME
+    if os.name == "nt":  # the script would open a console beside the window
+        return (str(Path(sys.executable).with_name("pythonw.exe")), "-m", "mdm_studio")
     return (str(script),) if script.is_file() else (sys.executable, "-m", "mdm_studio")
 
 

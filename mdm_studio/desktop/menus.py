@@ -114,7 +114,7 @@ def _toggle_dock(name: str, studio: Studio) -> None:
 
 
 def _open_dock(name: str, studio: Studio) -> None:
-    with_desk(lambda desk: desk.open_dock(name), studio)
+    studio.open_dock(name)
 
 
 def _is_dock_open(name: str, studio: Studio) -> bool:
@@ -197,8 +197,8 @@ MENUS: Final[tuple[Menu, ...]] = (
     Menu(
         "&Jobs",
         (
-            Item("pretrain", "&Pretrain on images...", partial(_open_dock, "pretrain"), words=_PRETRAIN, needs="images"),
-            Item("jobs", "&Jobs and their progress", partial(_open_dock, "pretrain"), needs="images"),
+            Item("pretrain", "&Pretrain on images...", partial(_open_dock, "pretrain"), words=_PRETRAIN),
+            Item("jobs", "&Jobs and their progress", partial(_open_dock, "pretrain")),
         ),
     ),
     Menu(

@@ -81,6 +81,7 @@ class StartPage(QWidget):
         column.addWidget(self.drop_area)
         column.addWidget(self.status)
         self._arrange(page)
+        self.begin()
 
     def _arrange(self, page: QWidget) -> None:
         inside = QWidget()
@@ -146,6 +147,10 @@ class StartPage(QWidget):
     def show_recent(self, entries: Sequence[Recent]) -> None:
         """Show these projects."""
         self.recent.fill(entries)
+
+    def begin(self) -> None:
+        """Take the keyboard."""
+        self.ways["new_project"].setFocus()
 
     def say(self, text: str) -> None:
         """Say what the program is doing; empty when there is nothing to say."""

@@ -12,13 +12,13 @@ from PySide6.QtWidgets import QApplication
 from mdm_studio.config import resource, user_data_dir
 from mdm_studio.desktop import background_jobs, dialogs, theme
 from mdm_studio.desktop.arguments import Wanted, place_for, sort_out
+from mdm_studio.desktop.desk import Desk, dock_plan, set_viewer_theme
 from mdm_studio.desktop.recent import is_project, look_up, with_project, without
 from mdm_studio.desktop.settings import SettingsFile, Theme
 from mdm_studio.desktop.window import MainWindow
 from mdm_studio.errors import MDMStudioError
 
 if TYPE_CHECKING:
-    from mdm_studio.desktop.desk import Desk
     from napari_mdm_studio._worker import Runner
 
 Open = Literal["nothing", "images", "project"]
@@ -103,8 +103,6 @@ class Studio(QObject):
 
     def _prepare(self) -> Desk:
         """The viewer for what is opened next, made if need be."""
-        from mdm_studio.desktop.desk import Desk, set_viewer_theme
-
         if self.desk is None:
             set_viewer_theme(self.settings.value.theme)
             self.desk = Desk()
@@ -190,6 +188,18 @@ class Studio(QObject):
             opened(self.desk)
         else:
             self._replace("images", paths[0].name if len(paths) == 1 else "Images", opened)
+
+    def open_dock(self, name: str) -> None:
+        """Open a dock, or bring it to the front; where nothing is open yet, in an empty viewer."""
+
+        def opened(desk: Desk) -> None:
+            from napari_mdm_studio._session_home import home_of
+
+            desk.home = home_of(desk.viewer)
+
+        if self.open == "nothing":
+            self._replace("images", dock_plan(name).title, opened)
+        self._when_loaded(lambda: self.desk.open_dock(name) if self.desk is not None and self.open != "nothing" else None)
 
     def open_samples(self) -> None:
         """Open the bundled images as a project of the user's own, made the first time."""
@@ -322,8 +332,6 @@ class Studio(QObject):
         assert isinstance(application, QApplication)
         self.window.wear(theme.wear(application, name))
         if self._loaded:
-            from mdm_studio.desktop.desk import set_viewer_theme
-
             set_viewer_theme(name)
         self.changed.emit()
 

@@ -82,6 +82,7 @@ class MainWindow(QMainWindow):
     def show_start(self) -> None:
         """Show the start page."""
         self._stack.setCurrentWidget(self.start_page)
+        self.start_page.begin()
         self.set_name("")
 
     def show_busy(self, text: str) -> None:
