@@ -20,6 +20,7 @@ from napari_mdm_studio._worker import Runner
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Layer
 
     from mdm_studio.services.session import Session
     from mdm_studio.services.workspace import LoadedImage, Workspace
@@ -73,10 +74,9 @@ def open_project(
         made.close()
         raise
     docks = _take_docks(viewer)
-    if former is not None:
-        _leave(former)
+    leftover = [] if former is None else _leave(former)
     home = home_of(viewer, session=lambda _: made)
-    home.project = ProjectView(home, workspace)
+    home.project = ProjectView(home, workspace, leftover)
     workspace.open()
     for dock in docks:
         dock.open_in(viewer)
@@ -122,13 +122,23 @@ class ProjectView:
         Id of the image that is shown; empty for none.
     shown_changed, wanted_changed : Signal
         With that id; with the id of the image that is being read, or an empty one.
+
+    Parameters
+    ----------
+    home : SessionHome
+        Where it is shown.
+    workspace : Workspace
+        The project.
+    leftover : sequence of Layer
+        Of the project before: they go when the first image of this one is there, so that the canvas is never empty.
     """
 
     shown_changed = Signal(str)
     wanted_changed = Signal(str)
 
-    def __init__(self, home: SessionHome, workspace: Workspace) -> None:
+    def __init__(self, home: SessionHome, workspace: Workspace, leftover: Sequence[Layer] = ()) -> None:
         self.workspace = workspace
+        self._leftover = tuple(leftover)
         self.order: Callable[[], Sequence[str]] = self.usual_order
         self.shown = self.wanted = ""
         self._home = home
@@ -151,6 +161,8 @@ class ProjectView:
         able = [entry for entry in select(self.workspace.entries, sort="labelled") if not entry.problem]
         if able and not self.wanted and not self.shown:
             self.show(able[0].id)
+        elif not able:
+            self._clear_leftover()
 
     def show(self, image_id: str, then: Callable[[], object] | None = None) -> None:
         """Show an image; `then` is called once it is there."""
@@ -202,6 +214,7 @@ class ProjectView:
         """Read nothing more, and close the project."""
         self._home.bridge.parked.disconnect(self._parked, missing_ok=True)
         self._runner.close()
+        self._leftover = ()
         self.workspace.close()
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
@@ -221,11 +234,19 @@ class ProjectView:
         former = self._home.bridge.images.get(self.shown)
         place = (former.geometry.shape, former.geometry.scale) if former else None
         bound = self._home.bridge.show(image)
+        self._clear_leftover()
         if place != (bound.geometry.shape, bound.geometry.scale):
             self._home.viewer.reset_view()
         order = self.order()
         self._place = order.index(image.id) if image.id in order else self._place
         self._arrive(image.id)
+
+    def _clear_leftover(self) -> None:
+        layers = self._home.viewer.layers
+        for layer in self._leftover:
+            if layer in layers:
+                layers.remove(layer)
+        self._leftover = ()
 
     def _arrive(self, image_id: str) -> None:
         self.shown, self.wanted, then, self._then = image_id, "", self._then, None
@@ -289,12 +310,15 @@ def _take_docks(viewer: Viewer) -> list[_OpenDock]:
     return found
 
 
-def _leave(home: SessionHome) -> None:
-    """End a home; images of a project go from the screen, others stay, out of sight."""
+def _leave(home: SessionHome) -> list[Layer]:
+    """End a home; gives the layers of a project, which are to go, while others stay, out of sight."""
+    leftover: list[Layer] = []
     for bound in list(home.bridge.images.values()):
+        bound.pictures.dismiss()
         if bound.kept:
-            home.bridge.park(bound.key)
+            leftover += bound.layers
         else:
             bound.pictures.close()
             bound.layer.visible = bound.strokes.visible = False
     home.close()
+    return leftover

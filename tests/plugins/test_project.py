@@ -89,7 +89,7 @@ def test_a_project_is_labelled_left_and_found_again(viewer, images, make, tmp_pa
     other = create_project(viewer, tmp_path / "other", images[:1], session=make)  # in its place
     assert other is not home
     wait_shown(other, 0)
-    assert len(viewer.layers) == 3
+    wait_until(lambda: len(viewer.layers) == 3)
     home = open_project(viewer, folder, session=make)
     bound = wait_shown(home, 1)  # the one with the most strokes comes first
     wait_until(lambda: dict(home.session.painted) == painted, 20)
