@@ -188,6 +188,7 @@ class ProgressBox(Section):
         self._jobs = jobs
         if ended:
             self.judge_now.setEnabled(self._look is not None and self._look.checkpoint is not None)
+            self._judge_newest()  # one that came meanwhile
 
     # ---- using it ----------------------------------------------------------------------------------------------------
 

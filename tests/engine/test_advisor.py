@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdm_studio.engine import advisor
-from mdm_studio.engine.advisor import MAX_FOLDS, advise, find_strokes, stroke_folds
+from mdm_studio.engine.advisor import MAX_FOLDS, advise, find_strokes, score_sources, stroke_folds
 from mdm_studio.errors import InputError, LabelsError, UsageError
 
 
@@ -198,3 +198,13 @@ def test_features_that_cannot_be_scored(cells, error, words):
 @pytest.mark.parametrize(("numbers", "text"), [([7], "7"), ([4, 5, 6], "4-6"), ([1, 3, 4, 9], "1,3-4,9")])
 def test_lists_of_blocks_are_written_as_options(numbers, text):
     assert advisor._listed(numbers) == text
+
+
+def test_sources_read_together_have_the_score_that_the_advice_expects():
+    classes, strokes = _labels(n_classes=3)
+    cells = {(1, 50): _features(classes, strokes, told=[0]), (2, 50): _features(classes, strokes, told=[1], seed=1)}
+    _, advice = _run(advise(cells, classes, strokes))
+    assert advice.blocks == (1, 2)
+    assert score_sources(list(cells.values()), classes, strokes).mean == pytest.approx(advice.expected.mean)
+    with pytest.raises(LabelsError, match="no pixel"):
+        score_sources(list(cells.values()), [], [])
