@@ -56,7 +56,8 @@ def job(tmp_path, tiny_backbone, monkeypatch):
     folder = JobFolder(tmp_path / "job")
     folder.create({"kind": "pretrain"})
     shutil.copytree(tiny_backbone, folder.snapshots / "step-00000200")
-    monkeypatch.setattr(pretraining, "snapshot", raising=False, value=lambda folder: next(iter(sorted(folder.snapshots.glob("step-*"))), None))
+    newest = lambda folder: next(iter(sorted(folder.snapshots.glob("step-*"))), None)  # noqa: E731
+    monkeypatch.setattr(pretraining, "snapshot", newest, raising=False)
     return folder
 
 
