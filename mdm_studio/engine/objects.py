@@ -322,8 +322,9 @@ def _fill_holes(objects: Objects, scratch: Callable[[str, tuple[int, int], Any],
 
 def _cut(objects: Objects, probability: Any, options: ObjectOptions) -> Generator[None, None, None]:
     """Cut every region apart, a window at a time; region by region, so that windows do not show."""
+    old = objects.table
     parents: list[int] = []  # region of each new piece
-    fresh = len(objects.table)
+    fresh = len(old)
     for window, numbers in windows(objects.boxes):
         found, likely = objects.only(window, numbers), np.asarray(probability[window])
         provisional = np.asarray(objects.provisional[window])
@@ -342,20 +343,21 @@ def _cut(objects: Objects, probability: Any, options: ObjectOptions) -> Generato
                 changed = True
         if changed:
             objects.provisional[window] = provisional
+            # until all are cut a piece is read as its region, by windows that overlap this one
+            objects.table = np.concatenate([old, np.array(parents, np.uint32)])
         yield
-    _renumber(objects, np.array(parents, np.int64))
+    _renumber(objects, old, np.array(parents, np.int64))
     objects.uncut = int(is_giant(objects.boxes).sum())
 
 
-def _renumber(objects: Objects, parents: NDArray[np.int64]) -> None:
-    """Put each new piece behind the rest of its region."""
+def _renumber(objects: Objects, old: Numbers, parents: NDArray[np.int64]) -> None:
+    """Put each new piece behind the rest of its region; `old` is the table without them."""
     extra = np.bincount(parents, minlength=len(objects) + 1)
     first = np.arange(len(objects) + 1) + np.concatenate([[0], np.cumsum(extra)[:-1]])  # new number of each region's rest
     order = np.argsort(parents, kind="stable")
     pieces = np.empty(len(parents), np.int64)
     before = np.concatenate([[0], np.cumsum(extra)[:-1]])[parents[order]]
     pieces[order] = first[parents[order]] + 1 + np.arange(len(parents)) - before
-    old = objects.table
     objects.table = np.concatenate([first[old], pieces]).astype(np.uint32)
     classes = np.empty(len(objects) + 1 + len(parents), objects.classes.dtype)
     classes[first], classes[pieces] = objects.classes, objects.classes[parents]
