@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = "10s"  # for a scheduler to answer, and for its first worker
 _START = "300s"  # for processes of this machine, which come, however busy it is
+_CALM = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # Ctrl-C is for this process, which ends its workers
 _TELL_SECONDS = 0.5  # between two words of a worker on its image
 _LOOK_SECONDS = 0.25  # between two looks at `stop`
 _GIVE_UP_SECONDS = 120.0  # for workers to end the tile that they are at
@@ -85,6 +86,7 @@ def _client(request: ExportRequest) -> Iterator[Any]:
                 dashboard_address=None,
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
+                preload=[_CALM],
             )
             address = stack.enter_context(cluster)
         try:
@@ -141,7 +143,7 @@ class _Run:
     def __init__(
         self, client: Any, request: ExportRequest, digest: str, paths: Sequence[Path], stop: Callable[[], bool]
     ) -> None:
-        self._client, self._stop = client, stop
+        self._client, self._stop, self._elsewhere = client, stop, bool(request.scheduler)
         self._topic = f"mdm-studio-{uuid.uuid4().hex[:8]}"
         self._sign = request.options.out / f".stop.{uuid.uuid4().hex[:8]}.part"  # workers end when they see it
         self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -196,8 +198,8 @@ class _Run:
         )
 
     def _end(self) -> None:
-        """Leave nothing running that still writes: workers give up after the tile they are at."""
-        if self._left and self._client.status == "running":
+        """Leave nothing running that still writes: workers give up after the tile they are at; our own are ended at once."""
+        if self._left and self._elsewhere and self._client.status == "running":
             with contextlib.suppress(OSError):
                 self._sign.touch()
             patience = time.monotonic() + _GIVE_UP_SECONDS / 10
