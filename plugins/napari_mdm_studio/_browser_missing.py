@@ -35,6 +35,7 @@ class MissingBanner(QFrame):
         self.setObjectName("banner")
         self.setStyleSheet(_FRAME)
         self.words = note()
+        self.words.setForegroundRole(self.words.palette().ColorRole.WindowText)  # it is no quiet word
         self.words.setAccessibleName("Missing images")
         tooltip = "Say where the images are now; asked once for all that were moved together."
         self.find_them = button("Find them...", tooltip, self.relocate)

@@ -113,7 +113,7 @@ class ProjectPage(QWidget):
         self.counts.setAccessibleName("How far the project is")
         column.addLayout(row(self.title, None, self.organize))
         column.addWidget(self.counts)
-        self.missing = MissingBanner(self._home, self._workspace, self.list.thumbnails.forget)
+        self.missing = MissingBanner(self._home, self._workspace, self._found)
         column.addWidget(self.missing)
         self.text = QLineEdit()
         self.text.setPlaceholderText("Filter by name")
@@ -275,6 +275,12 @@ class ProjectPage(QWidget):
         self.bar.setValue(done)
         if self._ranking:
             self._say(f"Ranking: {done:,} of {total:,} images")
+
+    def _found(self) -> None:
+        """Images that were missing are there again."""
+        self.list.thumbnails.forget()
+        self.list.viewport().update()
+        self._project.begin()
 
     # ---- single images -----------------------------------------------------------------------------------------------
 
