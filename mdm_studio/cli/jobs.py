@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +12,14 @@ from mdm_studio.cli.common import JsonFlag, print_json, progress_bar, say
 from mdm_studio.errors import JobError
 
 if TYPE_CHECKING:
+    from mdm_studio.services.jobs.board import JobBoard
     from mdm_studio.services.jobs.states import JobView
 
 app = typer.Typer(
     help="List, show and steer background jobs; windows and command lines see the same.\n\nExample: `mdm-studio jobs`",
     no_args_is_help=False,
 )
+_PATIENCE = 60.0  # seconds: a step of a large network on a busy computer
 _Id = Annotated[str, typer.Argument(help="ID of a job, its first letters, or its folder.", show_default=False)]
 
 
@@ -87,13 +90,15 @@ def show(job_id: _Id, json_: JsonFlag = False) -> None:
 
 @app.command()
 def pause(job_id: _Id, json_: JsonFlag = False) -> None:
-    """Ask a job to save and stop; it can be resumed.
+    """Let a job save and stop, and wait until it has; it can be resumed.
 
     Example: `mdm-studio jobs pause nuclei`
     """
     from mdm_studio.services.jobs.board import JobBoard
 
-    _tell(JobBoard().pause(job_id), json_, "is asked to pause: it saves after its present step; go on with: jobs resume")
+    board = JobBoard()
+    view = _stopped(board, board.pause(job_id))
+    _tell(view, json_, "is asked to pause: it saves after its present step; go on with: jobs resume")
 
 
 @app.command()
@@ -125,7 +130,9 @@ def cancel(job_id: _Id, json_: JsonFlag = False) -> None:
     """
     from mdm_studio.services.jobs.board import JobBoard
 
-    _tell(JobBoard().cancel(job_id), json_, "is asked to end; delete what it has saved with: jobs remove")
+    board = JobBoard()
+    view = _stopped(board, board.cancel(job_id))
+    _tell(view, json_, "is asked to end after its present step; delete what it has saved with: jobs remove")
 
 
 @app.command()
@@ -179,6 +186,16 @@ def say_started(view: JobView, json_: bool) -> None:
     _tell(view, json_, "runs in the background; see it with: mdm-studio jobs")
     if not json_:
         typer.echo(view.id)  # what a script wants
+
+
+def _stopped(board: JobBoard, view: JobView) -> JobView:
+    """The job when it has stopped, or when that takes longer than anybody waits; Ctrl-C ends the waiting."""
+    until = time.monotonic() + _PATIENCE
+    for now in board.follow(view.id, every=0.2):
+        view = now
+        if time.monotonic() > until:
+            break
+    return view
 
 
 def _tell(view: JobView, json_: bool, text: str) -> None:
