@@ -111,8 +111,8 @@ def test_images_are_browsed_with_keys_and_mouse(page, viewer, home, workspace, s
     settle()
     assert home.project.shown == "id11"  # the last one
 
-
-def test_in_a_hurry_only_the_last_image_is_read(page, viewer, home, workspace):
+    home.show_image("id0")
+    wait_until(lambda: home.project.shown == "id0")  # in a hurry only the last image asked for is read
     workspace.gate.clear()
     workspace.calls.clear()
     for _ in range(6):
@@ -126,7 +126,7 @@ def test_in_a_hurry_only_the_last_image_is_read(page, viewer, home, workspace):
     assert page.reading.text() == ""
 
 
-def test_what_cannot_be_read_is_told_and_passed_over(page, viewer, home, workspace, monkeypatch):
+def test_problems_are_passed_over_and_strokes_stay_with_their_image(page, viewer, home, workspace, session, monkeypatch):
     told = []
     monkeypatch.setattr(home, "warn", told.append)
     workspace.change("id1", problem="made up")
@@ -137,8 +137,9 @@ def test_what_cannot_be_read_is_told_and_passed_over(page, viewer, home, workspa
     assert told == ["id1 cannot be read: it is made up"]
     assert (home.project.shown, home.project.wanted, list(home.bridge.images)) == ("id2", "", ["id2"])
 
-
-def test_strokes_stay_with_their_image_and_the_tool_in_the_hand(page, viewer, home, session):
+    workspace.change("id1", problem="")
+    home.show_image("id0")
+    wait_until(lambda: home.project.shown == "id0")
     press(viewer, Qt.Key.Key_2)
     home.bridge.images["id0"].strokes.data_setitem((np.array([1]), np.array([2])), 2)
     home.next_image()
@@ -151,8 +152,6 @@ def test_strokes_stay_with_their_image_and_the_tool_in_the_hand(page, viewer, ho
     wait_until(lambda: home.project.shown == "id0")
     assert home.bridge.images["id0"].strokes.data[1, 2] == 2
 
-
-def test_a_suggested_place_in_another_image_is_shown(page, viewer, home, session):
     from napari_mdm_studio._segment import Segment
 
     dock = Segment(viewer)
@@ -181,9 +180,12 @@ def test_ten_thousand_images_are_no_burden(viewer, home, session):
     assert page.list.is_seen("id5000")
 
 
-def test_the_newest_thumbnail_comes_first_and_nobody_waits_for_what_is_out_of_sight(viewer):
+def test_the_newest_thumbnail_comes_first_and_nobody_waits_for_what_is_out_of_sight():
+    from qtpy.QtWidgets import QApplication
+
     from napari_mdm_studio._browser_list import Thumbnails
 
+    app = QApplication.instance() or QApplication([])
     made, came = [], []
     thumbnails = Thumbnails(lambda image_id, size: made.append(image_id) or np.zeros((4, 4, 3), np.uint8), lambda i: i != "b")
     thumbnails.came.connect(came.append)
@@ -193,9 +195,10 @@ def test_the_newest_thumbnail_comes_first_and_nobody_waits_for_what_is_out_of_si
     assert made == ["a", "d", "c"]  # the first was begun at once
     assert thumbnails.get("a", 128) is not None
     thumbnails.close()
+    assert app is not None
 
 
-def test_ranking_is_started_told_and_stopped(page, home, workspace, session):
+def test_ranking_and_missing_images_are_told_of_and_all_is_named(page, viewer, home, workspace, session):
     page.rank.click()
     wait_until(lambda: page.rank.text() == "Stop ran&king")
     workspace.ranked.emit(3, 12)
@@ -206,8 +209,6 @@ def test_ranking_is_started_told_and_stopped(page, home, workspace, session):
     assert not page.bar.isVisible()
     assert page.reading.text() == ""
 
-
-def test_missing_images_are_looked_for_once(page, workspace, monkeypatch):
     workspace.lost = tuple(ImageEntry(f"id{n}", Path(f"/old/img{n}.png"), problem="gone") for n in (2, 3))
     page.missing.look()
     wait_until(page.missing.isVisible)
@@ -215,6 +216,24 @@ def test_missing_images_are_looked_for_once(page, workspace, monkeypatch):
     page.missing.relocate("/new")
     wait_until(lambda: not page.missing.isVisible())
     assert workspace.calls[-1] == ("relocate", Path("/old"), Path("/new"))
+
+    # everything has a name and is reached by keyboard, also beside the Segment dock
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QComboBox, QLineEdit, QListView
+
+    from napari_mdm_studio._segment import Segment
+
+    kinds = (QAbstractButton, QComboBox, QLineEdit, QListView, QAbstractSlider)
+    widgets = [each for kind in kinds for each in page.findChildren(kind)]
+    widgets = [each for each in widgets if each.isVisible() and each.parent().objectName() != "qt_scrollarea_vcontainer"]
+    widgets = [each for each in widgets if not isinstance(each.parent(), QLineEdit)]
+    assert len(widgets) >= 10
+    assert not [each for each in widgets if not each.accessibleName()]
+    assert not [each for each in widgets if not each.focusPolicy() & Qt.FocusPolicy.TabFocus]
+    dock = Segment(viewer)
+    viewer.window.add_dock_widget(dock, name="Segment")
+    texts = [each.text() for part in (page, dock) for each in part.findChildren(QAbstractButton)]
+    letters = [text[text.index("&") + 1].upper() for text in texts if "&" in text] + list("FVLPWH")  # napari's menus
+    assert not {letter for letter in letters if letters.count(letter) > 1}, texts
 
 
 def test_images_are_added_reviewed_and_removed(page, home, workspace, session, tmp_path):
@@ -247,25 +266,6 @@ def test_without_a_project_there_are_ways_to_one(viewer, home, monkeypatch):
     assert "is no project" in told[0]
     press(viewer, Qt.Key.Key_PageDown)
     assert told[1] == "No project is open: create or open one first."
-
-
-def test_everything_has_a_name_and_is_reached_by_keyboard(page, viewer):
-    from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QComboBox, QLineEdit, QListView
-
-    from napari_mdm_studio._segment import Segment
-
-    kinds = (QAbstractButton, QComboBox, QLineEdit, QListView, QAbstractSlider)
-    widgets = [each for kind in kinds for each in page.findChildren(kind)]
-    widgets = [each for each in widgets if each.isVisible() and each.parent().objectName() != "qt_scrollarea_vcontainer"]
-    widgets = [each for each in widgets if not isinstance(each.parent(), QLineEdit)]
-    assert len(widgets) >= 10
-    assert not [each for each in widgets if not each.accessibleName()]
-    assert not [each for each in widgets if not each.focusPolicy() & Qt.FocusPolicy.TabFocus]
-    dock = Segment(viewer)
-    viewer.window.add_dock_widget(dock, name="Segment")
-    texts = [each.text() for part in (page, dock) for each in part.findChildren(QAbstractButton)]
-    letters = [text[text.index("&") + 1].upper() for text in texts if "&" in text] + list("FVLPWH")  # napari's menus
-    assert not {letter for letter in letters if letters.count(letter) > 1}, texts
 
 
 def test_a_closed_browser_is_freed_and_the_project_goes_on(viewer, home, workspace):

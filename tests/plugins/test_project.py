@@ -99,30 +99,22 @@ def test_a_project_is_labelled_left_and_found_again(viewer, images, make, tmp_pa
     assert [each.name for each in home.session.classes] == ["dark", "bright"]
 
 
-def test_a_project_that_is_open_elsewhere_leaves_everything_as_it_is(viewer, home, images, make, tmp_path):
-    from napari_mdm_studio._project import create_project, open_project
-    from napari_mdm_studio._session_home import present_home
-
-    Workspace.create(tmp_path / "project", images)
-    (tmp_path / "strange").mkdir()
-    (tmp_path / "strange" / "project.json").write_text(json.dumps({"version": 99}))
-    with pytest.raises(ProjectError, match="update MDM Studio"):
-        open_project(viewer, tmp_path / "strange", session=make)
-    with pytest.raises(ProjectError, match="is a project already"):
-        create_project(viewer, tmp_path / "project", images, session=make)
-    assert present_home(viewer) is home
-    assert not home.session.closed
-
-
 def test_docks_start_anew_with_the_project_that_is_dropped(viewer, home, session, images, make, tmp_path, monkeypatch):
     from napari_mdm_studio import _project, _session_home
     from napari_mdm_studio._segment import Segment
 
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "project.json").write_text(json.dumps({"version": 99}))
+    with pytest.raises(ProjectError, match="update MDM Studio"):
+        _project.open_project(viewer, tmp_path / "strange", session=make)
+    assert _session_home.present_home(viewer) is home
     loose = viewer.add_image(np.zeros((20, 30), np.uint8), name="loose")
     viewer.window.add_dock_widget(Segment(viewer), name="Segment (MDM Studio)", area="left")
     settle()
     assert list(home.bridge.images) == ["loose"]
     Workspace.create(tmp_path / "project", images)
+    with pytest.raises(ProjectError, match="is a project already"):
+        _project.create_project(viewer, tmp_path / "project", images, session=make)
     monkeypatch.setitem(_project.open_project.__kwdefaults__, "session", make)
     monkeypatch.setattr(_session_home, "ask_about_unsaved", lambda parent, words: "cancel")
     session.unsaved_words = "Strokes are not saved."
