@@ -23,7 +23,7 @@ from mdm_studio.desktop import main
 from mdm_studio.desktop.studio import Studio
 from mdm_studio.desktop.window import MainWindow
 
-LONGEST = 120.0  # seconds that the user waits for anything
+LONGEST = 300.0  # seconds that the user waits for anything
 
 
 class User:
