@@ -48,6 +48,8 @@ class Studio(QObject):
         "nothing", "images" or "project".
     project : Path or None
         The folder of the project that is open.
+    recent : RecentProjects
+        The list on the start page.
     """
 
     changed = Signal()
@@ -67,8 +69,7 @@ class Studio(QObject):
         page.open_project.connect(lambda: self.open_project())
         page.open_images.connect(lambda: self.open_images())
         page.open_samples.connect(self.open_samples)
-        page.recent_chosen.connect(self._open_recent)
-        page.recent_removed.connect(self.forget_recent)
+        self.recent = RecentProjects(self)
         window.dropped.connect(self.open_paths)
         window.may_close = self.may_quit
 
@@ -80,8 +81,13 @@ class Studio(QObject):
         from napari_mdm_studio._worker import Runner
 
         self._runner, self._looker = self._runners = Runner(self), Runner(self)
-        self.show_recent()
+        self.recent.show(self._looker)
         self.window.start_page.say("Preparing the viewer...")
+
+        def revived(count: int) -> None:
+            if count:
+                jobs = "A job that was interrupted goes" if count == 1 else f"{count} jobs that were interrupted go"
+                self.window.banner.say(f"{jobs} on.")
 
         def viewer_loaded(_: None) -> None:
             self._loaded = True
@@ -89,17 +95,12 @@ class Studio(QObject):
             self.usable.emit()
             # not earlier: two threads that import hold each other up, and the viewer with them
             self._runner.start(load_session, done=lambda _: self.window.start_page.say(""), failed=self.warn)
-            self._looker.start(background_jobs.revive, done=self._revived, failed=self.warn)
+            self._looker.start(background_jobs.revive, done=revived, failed=self.warn)
             waiting, self._waiting = self._waiting, []
             for callback in waiting:
                 callback()
 
         self._runner.start(load_viewer, done=viewer_loaded, failed=self.warn)
-
-    def _revived(self, count: int) -> None:
-        if count:
-            jobs = "A job that was interrupted goes" if count == 1 else f"{count} jobs that were interrupted go"
-            self.window.banner.say(f"{jobs} on.")
 
     def _prepare(self) -> Desk:
         """The viewer for what is opened next, made if need be."""
@@ -212,7 +213,7 @@ class Studio(QObject):
     def close_project(self) -> None:
         """Close what is open and go back to the start page."""
         if self._let_go():
-            self.show_recent()
+            self.recent.show(self._looker)
             self.window.show_start()
             self._when_loaded(self._prepare)
 
@@ -300,25 +301,6 @@ class Studio(QObject):
         self.changed.emit()
         return True
 
-    # ---- recent projects ---------------------------------------------------------------------------------------------
-
-    def show_recent(self) -> None:
-        """Show the recent projects, once it is known which of them are there."""
-        recent = self.settings.value.recent
-        self._looker.start(look_up, recent, done=self.window.start_page.show_recent, failed=self.warn)
-
-    def forget_recent(self, folder: Path) -> None:
-        """Take a project out of the list; its files stay."""
-        self.settings.change(recent=without(self.settings.value.recent, folder))
-        self.show_recent()
-        self.changed.emit()
-
-    def _open_recent(self, folder: Path) -> None:
-        if is_project(folder):
-            self.open_project(folder)
-        elif dialogs.ask_forget(self.window, folder):
-            self.forget_recent(folder)
-
     # ---- talking to the user -----------------------------------------------------------------------------------------
 
     def warn(self, text: str) -> None:
@@ -370,3 +352,32 @@ class Studio(QObject):
             self.desk = None
         for runner in self._runners:
             runner.close()
+
+
+class RecentProjects:
+    """The recent projects on the start page: shows, opens and forgets them."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        page = studio.window.start_page
+        page.recent_chosen.connect(self.open)
+        page.recent_removed.connect(self.forget)
+
+    def show(self, runner: Runner) -> None:
+        """Show them, once it is known on the runner's thread which of them are there."""
+        self._runner = runner
+        studio = self._studio
+        runner.start(look_up, studio.settings.value.recent, done=studio.window.start_page.show_recent, failed=studio.warn)
+
+    def forget(self, folder: Path) -> None:
+        """Take a project out of the list; its files stay."""
+        self._studio.settings.change(recent=without(self._studio.settings.value.recent, folder))
+        self.show(self._runner)
+        self._studio.changed.emit()
+
+    def open(self, folder: Path) -> None:
+        """Open one, or ask whether to forget it if it is not there."""
+        if is_project(folder):
+            self._studio.open_project(folder)
+        elif dialogs.ask_forget(self._studio.window, folder):
+            self.forget(folder)
