@@ -116,7 +116,7 @@ class Bridge:
         former = next((bound for bound in self.images.values() if bound.kept), None)
         if former is None or not fits(former, image):
             layer = image_layer(self.viewer, image)
-            bound = self.add(layer, image.channel_axis, key=image.id, strokes=image.labels)
+            bound = self.add(layer, image.channel_axis, image.channels, key=image.id, strokes=image.labels)
             if former is not None:
                 hand_over(former.strokes, bound.strokes)
                 self.park(former.key)
@@ -130,7 +130,7 @@ class Bridge:
         for output in list(pictures.layers):
             pictures.refill(output, self.session.picture(image.id, output), self.session.classes)
         layers = (layer, former.strokes, pictures)
-        bound = self._bind(image.id, layers, image.labels, image.channel_axis, None, kept=True)
+        bound = self._bind(image.id, layers, image.labels, image.channel_axis, image.channels, kept=True)
         if former.key != image.id:
             self.parked.emit(former.key)
         return bound
