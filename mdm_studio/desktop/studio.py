@@ -269,6 +269,8 @@ class Studio(QObject):
         self.window.show_page(desk.page)
         if not (what == "project" and self.settings.value.docks):
             QTimer.singleShot(0, self, desk.fit)  # sizes are those of the window by then
+        if desk.home is not None:
+            desk.home.relay(desk.home.project_asked, self.open_project)  # the list of images has such buttons, too
         if self.project is not None and desk.home is not None:
             self.settings.change(recent=with_project(self.settings.value.recent, self.project))
             desk.home.relay(desk.home.session.noticed, lambda _: self._follow(desk))
