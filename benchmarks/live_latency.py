@@ -187,11 +187,10 @@ def classical(strokes: int) -> dict[str, float]:
 @contextlib.contextmanager
 def pretraining(folder: Path) -> Iterator[list[float]]:
     """A job that is running, and a list that gets its images/s at the end."""
-    from mdm_studio.services.jobs.board import JobBoard
-
     from mdm_studio.config import DATA_VARIABLE
     from mdm_studio.engine.pretrain import PretrainConfig
     from mdm_studio.io.images import find_images
+    from mdm_studio.services.jobs.board import JobBoard
     from mdm_studio.services.pretraining import plan
 
     os.environ[DATA_VARIABLE] = str(folder)  # the user's own jobs are left alone
