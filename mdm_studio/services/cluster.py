@@ -8,6 +8,7 @@ paths. The image of a worker that dies goes back to the queue; what it left unfi
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import queue
 import time
@@ -72,6 +73,7 @@ def _client(request: ExportRequest) -> Iterator[Any]:
     except ImportError as error:
         option = "--scheduler" if request.scheduler else "--workers"
         raise UsageError(f"{option} needs the package distributed; install mdm-studio[cluster]") from error
+    gc.collect()  # a client that failed to connect and is collected while another one starts would wait for that one forever
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by us, once
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ports that are taken, and of workers that are not of our version of Python
