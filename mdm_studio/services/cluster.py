@@ -92,7 +92,9 @@ def _client(request: ExportRequest) -> Iterator[Any]:
             )
             address = stack.enter_context(cluster)
         try:
-            client = stack.enter_context(Client(address, timeout=_PATIENCE if request.scheduler else _START))  # type: ignore[no-untyped-call]
+            patience = _PATIENCE if request.scheduler else _START
+            # not the default of this process: whatever else it reads through dask stays here
+            client = stack.enter_context(Client(address, timeout=patience, set_as_default=False))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
