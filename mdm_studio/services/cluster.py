@@ -241,8 +241,10 @@ def _words(path: Path, error: BaseException) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(path: Path, backbone: str | None, device: str, digest: str) -> Classifier:
+    from mdm_studio.engine.devices import keep_freed_memory
     from mdm_studio.services.classifier import load_classifier
 
+    keep_freed_memory()  # dask has its workers hand memory back at once, which took half of their time
     if classifier_digest(*read_classifier(path)) != digest:
         raise ClassifierError(f"{path} is another classifier on this worker: give every worker the same files")
     return load_classifier(path, backbone=backbone, device=device)
