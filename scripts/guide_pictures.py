@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 QUALITY = 82  # text stays sharp, eight pictures stay under two megabytes
 TOURS = {  # module, its parts, and those that end by their own kill -9
     "live": ("tests.plugins.tour", ("begin", "go-on"), ("begin",)),
-    "desktop": ("tests.desktop.tour", ("newcomer", "job"), ("job",)),
+    "desktop": ("tests.desktop.tour", ("newcomer", "curves", "job"), ("job",)),
 }
 
 

@@ -1,6 +1,7 @@
 """Scripted users of the desktop program in a real window, with real mouse and key events; pictures of every step.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python -m tests.desktop.tour FOLDER newcomer     # start page to exported masks
+    xvfb-run -a -s "-screen 0 1600x1000x24" python -m tests.desktop.tour FOLDER curves       # then: a job is watched
     xvfb-run -a -s "-screen 0 1600x1000x24" python -m tests.desktop.tour FOLDER job          # a job is started; ends by kill -9
     xvfb-run -a -s "-screen 0 1600x1000x24" python -m tests.desktop.tour FOLDER many IMAGES MASKS    # hundreds, five labelled
 
@@ -223,6 +224,29 @@ def job(user: User) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def curves(user: User) -> None:
+    """After `newcomer`: a job is watched until its first checkpoint has been judged by the strokes, then cancelled."""
+    user.click(user.window.start_page.ways["open_samples"])
+    wait_until(lambda: user.studio.open == "project", 60)
+    user.wait_shown()
+    dock = user.dock("pretrain")
+    wait_until(lambda: dock.folder.survey is not None and dock.folder.survey.images, 60)
+    dock.training.minutes.setValue(5)
+    wait_until(lambda: dock.start_button.isEnabled(), 30)
+    user.click(dock.start_button)
+    wait_until(lambda: dock.progress.words.text().startswith("Step 50"), 280)
+    from PySide6.QtWidgets import QScrollArea
+
+    area = dock.findChild(QScrollArea)
+    area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
+    user.shoot("9-curves")
+    user.note(words=dock.progress.words.text())
+    user.click(dock.jobs.cancel)
+    wait_until(lambda: dock.jobs.views[0].state == "cancelled", 60)
+    user.write("curves")
+    user.window.close()
+
+
 def many(user: User, images: Path) -> None:
     """A project of hundreds of images: browsed, labelled in five, exported whole."""
     begin = time.perf_counter()
@@ -282,7 +306,8 @@ def main() -> int:
             user = User(folder, truth_in(Path(rest[1])) if len(rest) > 1 else sample_truth())
             wait_until(lambda: user.studio._loaded, 60)
             settle(0.5)
-            {"newcomer": newcomer, "job": job, "many": lambda user: many(user, Path(rest[0]))}[part](user)
+            parts = {"newcomer": newcomer, "curves": curves, "job": job, "many": lambda user: many(user, Path(rest[0]))}
+            parts[part](user)
         except BaseException:  # noqa: BLE001 - pytest's own failures too; nothing may keep the window open
             traceback.print_exc()
             if user is not None:
