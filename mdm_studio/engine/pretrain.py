@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -108,6 +109,7 @@ class Pretrainer:
         self.network, self.recipe, self.config = network, recipe, config
         device = pick_device(config.device)
         self.precision = pick_precision(config.precision, device)
+        AcceleratorState._reset_state()  # noqa: SLF001 - it keeps the precision of the first training in a process for all others
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if self.precision == "bf16" else "no")
         torch.manual_seed(config.seed)
         self.net = UNet(network).to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tests.plugins.gui import press, settle, stroke, wait_until
-from tests.plugins.tour import runs
+from tests.plugins.tour import runs, scroll_to
 
 WINDOW = (1560, 960)
 
@@ -219,6 +219,7 @@ def job(user: User) -> None:
     user.click(dock.start_button)
     wait_until(lambda: dock.jobs.views and dock.jobs.views[0].step >= 3, 180)
     user.note(id=dock.jobs.views[0].id, step=dock.jobs.views[0].step)
+    scroll_to(dock, dock.training)
     user.shoot("8-pretraining")
     user.write("job")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -235,10 +236,7 @@ def curves(user: User) -> None:
     wait_until(lambda: dock.start_button.isEnabled(), 30)
     user.click(dock.start_button)
     wait_until(lambda: dock.progress.words.text().startswith("Step 50"), 280)
-    from PySide6.QtWidgets import QScrollArea
-
-    area = dock.findChild(QScrollArea)
-    area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
+    scroll_to(dock, dock.progress)
     user.shoot("9-curves")
     user.note(words=dock.progress.words.text())
     user.click(dock.jobs.cancel)

@@ -6,7 +6,6 @@ import sys
 import time
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import JobError
@@ -40,7 +39,6 @@ def test_a_speed_is_measured_once_and_kept(monkeypatch, images):
 
 
 def test_real_steps_are_timed(images):
-    AcceleratorState._reset_state()  # a process has one precision, and this one is that of all tests
     rate, device = estimates.time_steps(SpeedRequest(images, crop=16, batch=2, device="cpu"))
     assert 0.01 < rate < 10_000
     assert device == "this CPU"
