@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,12 +173,3 @@ def progress_bar() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield progress
-
-
-def tracked(items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
-    """Yield `items` while a progress bar counts them."""
-    with progress_bar() as progress:
-        task = progress.add_task(description, total=total, note="")
-        for item in items:
-            yield item
-            progress.advance(task)

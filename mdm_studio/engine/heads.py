@@ -31,7 +31,6 @@ from mdm_studio.nn.pixel_mlp import (
 )
 
 _SAMPLE_BYTES = 32 << 20  # taps gathered at a time by `sample_features`
-_TOP = 10  # an image's uncertainty is the mean of its most uncertain tenth (DatasetGAN, Baranchuk)
 _FLAT = 1e-2  # a channel that varies less than this part of the median channel is not blown up to unit variance
 
 
@@ -628,14 +627,6 @@ def jensen_shannon(logits: Tensor) -> Tensor:
     entropies = -(logarithms.exp() * logarithms).sum(2)  # (E, N)
     mixed: Tensor = torch.special.entr(mean_probabilities(logits)).sum(1)
     return (mixed - entropies.mean(0)).clamp_min(0)
-
-
-def top_uncertainty(uncertainty: ArrayLike) -> float:
-    """One number for an image: the mean of its most uncertain tenth of pixels (all of fewer than ten)."""
-    values = np.sort(np.asarray(uncertainty, dtype=np.float64), axis=None)
-    if values.size == 0:
-        raise UsageError("the uncertainty of no pixel was given; give at least one")
-    return float(values[-(values.size // _TOP) :].mean())
 
 
 def predict_window(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_studio.engine.uncertainty import top_uncertainty
 from mdm_studio.services.image_list import ImageEntry
-from mdm_studio.services.suggestions import top_tenth
 
 if TYPE_CHECKING:
     from mdm_studio.engine.tiles import TileGrid
@@ -123,7 +123,7 @@ def rank_image(classifier: Classifier, image: ArrayImage, cache: FeatureCache | 
         doubts.append(found.uncertainty)
         yield None
     shares = {value: float(count) for value, count in zip(values, counts / max(counts.sum(), 1), strict=True)}
-    yield Ranked(top_tenth(np.concatenate(doubts)), shares)
+    yield Ranked(top_uncertainty(np.concatenate(doubts)), shares)
 
 
 def _places(image: ArrayImage, classifier: Classifier) -> list[tuple[int, int, int]]:

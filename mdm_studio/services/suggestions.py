@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_studio.engine.uncertainty import top_uncertainty
 from mdm_studio.services.live_plan import COARSE, PlaneKey, Tile, Window
 
 SIDE = 128
@@ -59,18 +60,12 @@ def suggest(
         for place, part in _windows(window, uncertainty):
             if (tile.plane, place) in done:
                 continue
-            doubtful = top_tenth(part)
+            doubtful = top_uncertainty(part)
             away = _distance(tile.plane, place, near)
             worth = doubtful * (1 + min(away / _FAR, 1.0)) if away is not None else doubtful * 2 * _OTHER_IMAGE
             if best is None or worth > best[0]:
                 best = worth, Suggestion(tile.plane, place, _why(doubtful, away))
     return best[1] if best else None
-
-
-def top_tenth(values: NDArray[np.float32]) -> float:
-    """Mean of the highest tenth: how images are ranked by their uncertainty."""
-    ordered = np.sort(values, axis=None)
-    return float(ordered[-max(len(ordered) // 10, 1) :].mean())
 
 
 def _windows(window: Window, uncertainty: NDArray[np.float32]) -> Iterable[tuple[Window, NDArray[np.float32]]]:

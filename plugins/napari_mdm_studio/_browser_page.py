@@ -12,7 +12,6 @@ from qtpy.QtCore import QPoint, Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication
 from qtpy.QtWidgets import (
     QBoxLayout,
-    QComboBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -30,7 +29,7 @@ from mdm_studio.services.image_list import Order, State, select
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._browser_list import SIZES, ImageList, ImageListModel
 from napari_mdm_studio._browser_missing import MissingBanner
-from napari_mdm_studio._widgets import button, menu_button, note, quietly, row
+from napari_mdm_studio._widgets import button, combo, menu_button, note, quietly, row
 
 if TYPE_CHECKING:
     from mdm_studio.services.image_list import ImageEntry
@@ -120,8 +119,8 @@ class ProjectPage(QWidget):
         self.text.setClearButtonEnabled(True)
         self.text.setAccessibleName("Filter by name")
         self.text.setToolTip("Show images whose path has all of these words.")
-        self.state = _combo("State of the images that are shown", _STATES)
-        self.sort = _combo("Order of the images", _SORTS)
+        self.state = combo("State of the images that are shown", "State of the images that are shown", _STATES, letters=10)
+        self.sort = combo("Order of the images", "Order of the images", _SORTS, letters=10)
         filters = QHBoxLayout()
         filters.addWidget(self.text, 1)
         filters.addWidget(self.state, 1)
@@ -317,17 +316,6 @@ class ProjectPage(QWidget):
             self._project.remove(ids)
         else:
             super().keyPressEvent(event)
-
-
-def _combo(name: str, words: dict[Any, str]) -> QComboBox:
-    made = QComboBox()
-    made.setAccessibleName(name)
-    made.setToolTip(name)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    made.setMinimumContentsLength(10)
-    for value, text in words.items():
-        made.addItem(text, value)
-    return made
 
 
 def _thumbnail(workspace: Workspace, image_id: str, size: int) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from superqt import QCollapsible
 
 from mdm_studio.services.export_form import AS_CLASSIFIER, GOOD_FOR, ExportChoices, Source
 from napari_mdm_studio._cluster_box import label
-from napari_mdm_studio._widgets import Section, button, note, row
+from napari_mdm_studio._widgets import Section, button, combo, note, row
 
 _SOURCES: Mapping[Source, str] = {
     "project": "All images of the project",
@@ -391,18 +391,6 @@ class MoreOptions(QCollapsible):
 
 
 # ------------------------------------------------------------------------------------------------------------ small parts
-
-
-def combo(name: str, tooltip: str, items: Mapping[Any, str]) -> QComboBox:
-    """A list to choose from; its data are the keys of `items`."""
-    made = QComboBox()
-    made.setAccessibleName(name)
-    made.setToolTip(tooltip)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    made.setMinimumContentsLength(8)
-    for data, words in items.items():
-        made.addItem(words, data)
-    return made
 
 
 def tick(text: str, tooltip: str) -> QCheckBox:

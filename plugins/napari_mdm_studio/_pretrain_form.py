@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLineEdit, QSpinBox
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
 from mdm_studio.services.estimates import Speed, known_speed, measure_speed
 from mdm_studio.services.new_pretraining import BATCH, SIZE_WORDS, Wanted
 from napari_mdm_studio._numbers import parse_numbers
-from napari_mdm_studio._widgets import Section, button, note, quietly, row
+from napari_mdm_studio._widgets import Section, button, combo, note, quietly, row
 from napari_mdm_studio._worker import Runner
 
 if TYPE_CHECKING:
@@ -55,13 +55,11 @@ class TrainingForm(Section):
         home.runner.start(list_backbones, done=self.offer, failed=lambda why: None)
 
     def _build(self) -> None:
-        self.start_from = _combo("Start from", "Its weights are where the training begins; that saves time on like images.")
-        self.network_size = _combo("Size of the network", _SIZE_TOOLTIP)
-        for size, words in SIZE_WORDS.items():
-            self.network_size.addItem(words, size)
-        self.scale = _combo("Working scale", _SCALE_WORDS)
-        for scale in _SCALES:
-            self.scale.addItem("as they are" if scale == 1 else f"{scale} times smaller", scale)
+        tooltip = "Its weights are where the training begins; that saves time on like images."
+        self.start_from = combo("Start from", tooltip, {}, letters=12)
+        self.network_size = combo("Size of the network", _SIZE_TOOLTIP, SIZE_WORDS, letters=12)
+        scales = {scale: "as they are" if scale == 1 else f"{scale} times smaller" for scale in _SCALES}
+        self.scale = combo("Working scale", _SCALE_WORDS, scales, letters=12)
         self.crop = _spin("Patch size", _PATCH_WORDS, _SMALLEST, _LARGEST, _STEP, " px")
         self.minutes = _spin("Minutes", "How long it trains; pauses do not count.", 1, _LONGEST, 5, " min")
         self.minutes.setValue(_USUAL)
@@ -251,15 +249,6 @@ class TrainingForm(Section):
             self.estimate.setText("How long it takes is measured once a folder is chosen.")
         else:
             self.estimate.setText("")
-
-
-def _combo(name: str, tooltip: str) -> QComboBox:
-    made = QComboBox()
-    made.setAccessibleName(name)
-    made.setToolTip(tooltip)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    made.setMinimumContentsLength(12)
-    return made
 
 
 def _spin(name: str, tooltip: str, least: int, most: int, step: int, suffix: str) -> QSpinBox:

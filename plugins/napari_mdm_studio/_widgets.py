@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -119,6 +120,18 @@ def menu_button(text: str, tooltip: str) -> tuple[QPushButton, QMenu]:
     menu = QMenu(made)
     made.setMenu(menu)
     return made, menu
+
+
+def combo(name: str, tooltip: str, items: Mapping[Any, str], *, letters: int = 8) -> QComboBox:
+    """A list to choose from; its data are the keys of `items`. It is as narrow as so many letters where room is scarce."""
+    made = QComboBox()
+    made.setAccessibleName(name)
+    made.setToolTip(tooltip)
+    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    made.setMinimumContentsLength(letters)
+    for data, words in items.items():
+        made.addItem(words, data)
+    return made
 
 
 def note(text: str = "") -> QLabel:

@@ -26,10 +26,10 @@ from mdm_studio.engine.heads import (
     sample_features,
     state_arrays,
     subsample,
-    top_uncertainty,
     train_ensemble,
     vote,
 )
+from mdm_studio.engine.uncertainty import top_uncertainty
 from mdm_studio.errors import ClassifierError, InputError, LabelsError, UsageError
 from mdm_studio.nn import pixel_mlp
 from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble
@@ -528,13 +528,6 @@ def test_plain_voting_functions():
     expected = -(p.mean(0) * p.mean(0).log()).sum(1) + (p * p.log()).sum(2).mean(0)
     torch.testing.assert_close(jensen_shannon(logits).double(), expected, atol=1e-6, rtol=1e-4)
     assert jensen_shannon(logits[:1]).abs().max() < 1e-6
-
-
-def test_top_uncertainty():
-    assert top_uncertainty(np.arange(40.0).reshape(5, 8)) == 37.5
-    assert top_uncertainty([1.0, 3.0]) == 2.0
-    with pytest.raises(UsageError, match="no pixel"):
-        top_uncertainty([])
 
 
 @pytest.mark.parametrize(
