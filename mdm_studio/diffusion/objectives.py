@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,3 +52,66 @@ def ssim_loss(prediction: Tensor, target: Tensor, window: int = 5) -> Tensor:
 def mse_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each sample; ``(B,)``."""
     return ((prediction.float() - target.float()) ** 2).mean(dim=(1, 2, 3))
+
+
+def hybrid_loss(prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, betas: Tensor) -> Tensor:
+    """Loss of a network that learns its variance: squared error of the noise plus the variational bound; ``(B,)``.
+
+    Parameters
+    ----------
+    prediction : (B, 2C, H, W)
+        Noise, then the share of the variance between its bounds, -1 to 1.
+    x0, x_t, noise : (B, C, H, W)
+        Clean image in [-1, 1], noisy image, and the noise in it.
+    t : (B,) int
+        Timesteps.
+    betas : (T,) float64
+        Variances of the forward process.
+
+    Notes
+    -----
+    Nichol and Dhariwal 2021, equation 16, with the weighting of guided-diffusion's ``learn_sigma``: one term of the bound, in
+    bits a dimension and not multiplied by T, beside the squared error. The bound teaches the variance only; its mean is
+    detached.
+    """
+    answer, share = prediction.float().chunk(2, dim=1)
+    return mse_loss(answer, noise) + variational_bound(answer.detach(), share, x0, x_t, t, betas)
+
+
+def variational_bound(noise: Tensor, share: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+    """Term t of the variational bound, in bits a dimension; ``(B,)``.
+
+    The divergence of the network's step from the true posterior, and at t = 0 the likelihood of the 8-bit image itself.
+    `noise` and `share` are the two halves of the prediction; the others are those of `hybrid_loss`.
+    """
+    betas = betas.to(x_t.device)
+    abar = torch.cumprod(1 - betas, dim=0)
+    before = torch.cat([torch.ones_like(abar[:1]), abar[:-1]])
+    posterior = betas * (1 - before) / (1 - abar)
+    posterior[0] = posterior[1]  # 0 there, and of no use: the first step has its own likelihood
+
+    def at(values: Tensor) -> Tensor:
+        return values[t.long()][:, None, None, None].float()  # (B, 1, 1, 1)
+
+    x0_share, x_share = at(betas * before.sqrt() / (1 - abar)), at((1 - betas).sqrt() * (1 - before) / (1 - abar))
+    true_mean = x0_share * x0 + x_share * x_t
+    mean = x0_share * (at((1 / abar).sqrt()) * x_t - at((1 / abar - 1).sqrt()) * noise) + x_share * x_t
+    low, high = at(posterior.log()), at(betas.log())
+    log_variance = low + (share + 1) / 2 * (high - low)
+    divergence = (log_variance - low + torch.exp(low - log_variance) - 1 + (true_mean - mean) ** 2 / log_variance.exp()) / 2
+    first = (t == 0)[:, None, None, None]
+    bound = torch.where(first, -_discretised_log_likelihood(x0, mean, log_variance / 2), divergence)
+    return bound.mean(dim=(1, 2, 3)) / math.log(2)
+
+
+def _discretised_log_likelihood(x0: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log probability of the 8-bit level around `x0` under a Gaussian (Ho et al. 2020, equation 13); outer levels are open."""
+    centred, narrow = x0 - mean, torch.exp(-log_scale)
+    above, below = _normal_cdf(narrow * (centred + 1 / 255)), _normal_cdf(narrow * (centred - 1 / 255))
+    inside = torch.where(x0 > 0.999, 1 - below, torch.where(x0 < -0.999, above, above - below))
+    return inside.clamp(min=1e-12).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """Tanh approximation of the normal distribution, the one in the published code."""
+    return (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2

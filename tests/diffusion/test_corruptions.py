@@ -48,6 +48,12 @@ def test_schedules(name):
     np.testing.assert_allclose(alphas_cumprod(name).numpy()[at], GOLDEN[f"acum_{name}"], rtol=1e-8)
 
 
+def test_maskdms_cosine_schedule_is_the_same():
+    """It divides the signal share by its first value before taking ratios, which changes nothing."""
+    at = [0, 1, 50, 250, 500, 998, 999]
+    np.testing.assert_allclose(alphas_cumprod("cosine").numpy()[at], GOLDEN["maskdm_acum_cosine"], rtol=1e-6)
+
+
 def test_forward_process():
     x, noise = golden_input((2, 3, 16, 16), 2).clamp(-1, 1), golden_input((2, 3, 16, 16), 3)
     out = add_noise(x, torch.tensor([50, 250]), noise, alphas_cumprod("linear"))
