@@ -79,7 +79,7 @@ def ddim(
     abar: Tensor,
     times: Sequence[int],
     *,
-    generator: Generator,
+    generator: Generator | Sequence[Generator],
     eta: float = 0.0,
     rederive: bool = True,
     predicts: Predicts = "noise",
@@ -97,8 +97,8 @@ def ddim(
         Signal shares of the training's schedule.
     times : sequence of int
         Descending timesteps, from `spaced_times`. After the last one the network's image itself is returned.
-    generator : Generator
-        Of the CPU; draws the noise that `eta` adds.
+    generator : Generator or sequence of Generator
+        Of the CPU; draws the noise that `eta` adds. One an image makes each image independent of its batch.
     eta : float
         0: deterministic; 1: as much noise as ancestral sampling adds.
     rederive : bool
@@ -130,7 +130,7 @@ def ancestral(
     abar: Tensor,
     times: Sequence[int],
     *,
-    generator: Generator,
+    generator: Generator | Sequence[Generator],
     variance: Variance = "posterior",
     predicts: Predicts = "noise",
     bounds: Bounds = (-1.0, 1.0),
@@ -184,8 +184,10 @@ def _ask(model: Model, x: Tensor, t: int) -> Tensor:
     return model(x, torch.full((len(x),), t, device=x.device))
 
 
-def _draw(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like)
+def _draw(like: Tensor, generator: Generator | Sequence[Generator]) -> Tensor:
+    if isinstance(generator, Generator):
+        return torch.randn(like.shape, generator=generator).to(like)
+    return torch.stack([torch.randn(like.shape[1:], generator=each) for each in generator]).to(like)
 
 
 def _estimates(
