@@ -1,7 +1,7 @@
 """How alike pictures are: the best place of a picture inside others, over all shifts and mirrorings.
 
-Training draws crops anywhere and mirrors them, so that a copy of a training image may appear at any place of it and mirrored. The
-measure is Pearson's correlation of the grey values, which no change of brightness or contrast disturbs: normalised
+Training draws crops anywhere and mirrors them, so a copy of a training image may come from any place of it and be mirrored.
+The measure is Pearson's correlation of the grey values, which no change of brightness or contrast disturbs: normalised
 cross-correlation (Lewis 1995), by Fourier transforms.
 """
 
