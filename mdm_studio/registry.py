@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mdm_studio.errors import UsageError
 
-Group = Literal["recipes"]
+Group = Literal["backbones", "heads", "recipes"]
 
 
 def names(group: Group) -> list[str]:

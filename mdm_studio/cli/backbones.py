@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mdm_studio.cli.common import JsonFlag, parse_numbers, print_json, say
+from mdm_studio.cli.common import JsonFlag, parse_numbers, parse_settings, print_json, say
 from mdm_studio.errors import UsageError
 
 app = typer.Typer(
@@ -91,7 +90,9 @@ def import_(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="Field of the architecture, for example num_classes=1000; repeatable.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe the checkpoint was trained with.")] = "mdm",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe the checkpoint was trained with. Default: the network's.", show_default=False)
+    ] = "",
     intensity: Annotated[str, typer.Option(help="range (the published checkpoints) or percentile.")] = "range",
     blocks: Annotated[str | None, typer.Option(help="Blocks read by default, for example 5-8,12.")] = None,
     timesteps: Annotated[str | None, typer.Option(help="Timesteps read by default, for example 50,150,250.")] = None,
@@ -107,24 +108,14 @@ def import_(
     folder = import_checkpoint(
         file,
         name=name,
-        arch=arch,  # type: ignore[arg-type]
-        options=dict(_option(text) for text in option or []),
+        arch=arch,
+        options=parse_settings(option or [], "--option"),
         recipe=recipe,
         intensity=intensity,  # type: ignore[arg-type]
         blocks=parse_numbers(blocks, "--blocks") or (),
-        timesteps=parse_numbers(timesteps, "--timesteps") or (50,),
+        timesteps=parse_numbers(timesteps, "--timesteps") or (),
     )
     say(f"imported as {name!r} into {folder}; use it with --backbone {name}")
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--option {text!r} is not of the form name=value")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise UsageError(f"--option {text!r}: {value!r} is no number, True, False or tuple") from error
 
 
 @app.command()

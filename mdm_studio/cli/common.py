@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Iterator
@@ -139,6 +140,26 @@ def parse_scales(text: str | None) -> tuple[int, ...] | None:
     if numbers is not None and not set(numbers) <= {1, 2, 4, 8}:
         raise UsageError(f"--scales {text!r}: images can be binned by 1 (as they are), 2, 4 or 8")
     return numbers
+
+
+def parse_settings(texts: list[str], option: str) -> dict[str, Any]:
+    """Values of an option that is given as ``name=value``, several times: numbers, tuples, true and false, or words.
+
+    Raises
+    ------
+    UsageError
+        If one of them is not of that form.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"{option} {text!r} is not of the form name=value")
+        try:
+            found[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def parse_unlabelled(text: str) -> int | None:

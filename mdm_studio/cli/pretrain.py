@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdm_studio.cli.common import Channels, Device, Images, JsonFlag, parse_numbers, parse_scales, print_json, progress_bar, say
+from mdm_studio.cli.common import (
+    Channels,
+    Device,
+    Images,
+    JsonFlag,
+    parse_numbers,
+    parse_scales,
+    parse_settings,
+    print_json,
+    progress_bar,
+    say,
+)
 from mdm_studio.cli.jobs import say_started
 from mdm_studio.cli.launch import start_all
 from mdm_studio.errors import JobError, OutputError, UsageError
@@ -31,8 +42,20 @@ def pretrain(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the job; its `backbone/` is the result.", show_default=False)
     ] = None,
-    recipe: Annotated[str, typer.Option(help="What is hidden and how the loss is taken.")] = "mdm",
-    size: Annotated[str, typer.Option(help="small, base, mdm-192 or adm-256.")] = "small",
+    recipe: Annotated[
+        str, typer.Option(help="What is hidden and how the loss is taken: mdm, ddpm, maskdm, mae, dep or ddep.")
+    ] = "mdm",
+    size: Annotated[
+        str, typer.Option(help="Size of the recipe's network: small, base, mdm-192... Default: its first.", show_default=False)
+    ] = "",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting of the recipe, like patch=4 or schedule=cosine; repeatable.", show_default=False),
+    ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(help="Encoder of dep and ddep: a model of Hugging Face or a folder with one.", show_default=False),
+    ] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.", show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the job in --out.")] = False,
@@ -43,8 +66,10 @@ def pretrain(
     name: Annotated[str | None, typer.Option(help="Name of the backbone. Default: the folder's.", show_default=False)] = None,
     crop: Annotated[int, typer.Option(min=16, help="Side of the random crops in pixels.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 16,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
-    patch: Annotated[int, typer.Option(min=1, help="Side of a hidden patch in pixels.")] = 8,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate. Default: the recipe's.", show_default=False)] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="Side of a hidden patch in pixels, short for --set patch=N.", show_default=False)
+    ] = None,
     intensity: Annotated[
         str, typer.Option(help="percentile (of each image) or range (of the file's data type).")
     ] = "percentile",
@@ -83,8 +108,8 @@ def pretrain(
         return
     if intensity not in ("percentile", "range"):
         raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
-    config = {
-        "crop": crop, "batch": batch, "lr": lr, "seed": seed, "precision": precision,
+    config = ({} if lr is None else {"lr": lr}) | {
+        "crop": crop, "batch": batch, "seed": seed, "precision": precision,
         "device": device, "compile": compile_, "intensity": intensity,
         "scales": parse_scales(scales), "jitter": jitter,
     }  # fmt: skip
@@ -93,8 +118,9 @@ def pretrain(
         config,
         name=name or (out.resolve().name if out is not None else ""),
         recipe=recipe,
-        recipe_settings={"patch": patch} if recipe == "mdm" else {},
+        recipe_settings=parse_settings(setting or [], "--set") | ({} if patch is None else {"patch": patch}),
         size=size,
+        encoder=encoder,
         channels=parse_numbers(channels, "--channels"),
         steps=steps,
         minutes=minutes,
@@ -112,18 +138,14 @@ def pretrain(
 
 
 def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: Any) -> Job:
-    from mdm_studio.engine.pretrain import PretrainConfig
     from mdm_studio.io.images import find_images
-    from mdm_studio.nn.unet import SIZES
-    from mdm_studio.services.pretraining import plan
+    from mdm_studio.services.pretraining import plan, recipe_config
 
-    if settings["size"] not in SIZES:
-        raise UsageError(f"--size {settings['size']!r} is not known; choose one of {', '.join(SIZES)}")
     if config["precision"] not in ("auto", "bf16", "fp32"):
         raise UsageError(f"--precision {config['precision']!r} is not known; choose auto, bf16 or fp32")
     paths = find_images(images)
     name = name or paths[0].resolve().parent.name or "backbone"
-    job, unreadable = plan(paths, name=name, config=PretrainConfig(**config), **settings)
+    job, unreadable = plan(paths, name=name, config=recipe_config(settings["recipe"], **config), **settings)
     if _first_process():
         for line in unreadable:
             say(f"left out: {line}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.config import resource_roots, user_data_dir
-from mdm_studio.engine.recipes import Recipe
-from mdm_studio.errors import BackboneError, CheckpointError
+from mdm_studio.engine.recipes import Place, Recipe
+from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.backbone_files import CARD, WEIGHTS, file_digest, read_card, read_weights
 from mdm_studio.nn.layers import NormStatistics
-from mdm_studio.nn.unet import UNet, UNetConfig
+from mdm_studio.nn.network import Network, NetworkConfig
 
 FOLDER = "backbones"
 """Folder of backbones, in the resources and in the user's data."""
@@ -32,9 +32,10 @@ class BackboneCard:
     Attributes
     ----------
     arch : dict
-        ``kind`` and the fields of the network's configuration.
+        ``kind`` (a name of ``mdm_studio.backbones``) and the fields of the network's configuration.
     recipe : dict
-        ``name`` and settings of the recipe it was pretrained with; decides what it sees when features are taken.
+        ``name`` and settings of the recipe it was pretrained with; decides what it sees when features are taken. An empty name
+        stands for none: a network of somebody else's, which sees the image.
     blocks, timesteps, scales : tuple of int
         Read by default; `scales` are working scales, see `mdm_studio.engine.features.Scale`.
     filters : bool
@@ -69,28 +70,56 @@ class BackboneCard:
             raise BackboneError(
                 f"{folder / CARD} is not a card of this version ({error}); import or pretrain the backbone again"
             ) from error
-        return card if card.blocks else dataclasses.replace(card, blocks=_shallow_blocks(card.arch))
+        return card if card.blocks else dataclasses.replace(card, blocks=card.network().default_blocks)
 
-    def unet(self) -> UNetConfig:
-        """Configuration of the UNet."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arch.items() if k != "kind"}
-        return UNetConfig(**fields)
+    def network(self) -> NetworkConfig:
+        """Configuration of the network.
+
+        Raises
+        ------
+        BackboneError
+            If it is of a kind that is not installed, or has fields that this version does not know.
+        """
+        fields = {name: value for name, value in self.arch.items() if name != "kind"}
+        try:
+            config: NetworkConfig = self.network_type().config_type.from_json(fields)
+        except TypeError as error:
+            raise BackboneError(
+                f"the card of {self.name} describes another network than this version knows ({error}); "
+                "import or pretrain the backbone again"
+            ) from error
+        return config
+
+    def network_type(self) -> type[Network]:
+        """Class of the network.
+
+        Raises
+        ------
+        BackboneError
+            If it is of a kind that is not installed.
+        """
+        try:
+            found: type[Network] = registry.load("backbones", self.arch.get("kind", "unet"))
+        except UsageError as error:
+            raise BackboneError(f"{self.name} cannot be used here: {error}") from error
+        return found
 
 
-def _shallow_blocks(arch: Mapping[str, Any]) -> tuple[int, ...]:
-    """Blocks to read when a card names none: the four shallowest, best in networks trained for hours rather than weeks."""
-    n_blocks = len(arch["channel_mult"]) * (arch["num_res_blocks"] + 1)
-    return tuple(range(max(n_blocks - 4, 0), n_blocks))
+def load_recipe(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that a card names, with its settings."""
+    settings = {name: value for name, value in values.items() if name != "name"}
+    recipe: Recipe = registry.load("recipes", values["name"])(**settings) if values["name"] else Recipe(**settings)
+    return recipe
 
 
 class Backbone:
-    """A frozen UNet that gives the features of images.
+    """A frozen network that gives the features of images.
 
     Parameters
     ----------
     card : BackboneCard
         Its card.
-    net : UNet
+    net : Network
         Its network, with weights.
     device : torch.device
         Where it runs.
@@ -98,19 +127,17 @@ class Backbone:
         Run convolutions in bfloat16: several times faster on hardware made for it; features differ by 1 to 2 %.
     """
 
-    def __init__(self, card: BackboneCard, net: UNet, *, device: torch.device | None = None, bf16: bool = False) -> None:
+    def __init__(self, card: BackboneCard, net: Network, *, device: torch.device | None = None, bf16: bool = False) -> None:
         self.card = card
         self.device = device or torch.device("cpu")
         self.bf16 = bf16
         self.net = net.eval().requires_grad_(False)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if bf16:  # once, not at every call; norms, linear layers and the time embedding stay float32, as in guided-diffusion
+        if bf16 and net.own_bf16:  # once, not at every call; all but convolutions stays float32, as in guided-diffusion
             for module in net.modules():
                 if isinstance(module, nn.Conv1d | nn.Conv2d):
                     module.to(torch.bfloat16)
-        self.recipe: Recipe = registry.load("recipes", card.recipe["name"])(
-            **{k: v for k, v in card.recipe.items() if k != "name"}
-        )
+        self.recipe = load_recipe(card.recipe)
 
     @property
     def in_channels(self) -> int:
@@ -133,13 +160,24 @@ class Backbone:
 
     @torch.inference_mode()
     def features(
-        self, x: Tensor, timestep: int, blocks: Collection[int], statistics: NormStatistics | None = None
+        self,
+        x: Tensor,
+        timestep: int,
+        blocks: Collection[int],
+        statistics: NormStatistics | None = None,
+        places: Sequence[Place] = (),
     ) -> dict[int, Tensor]:
-        """Maps of `blocks` for images ``(B, C, H, W)`` in [-1, 1]: ``{block: (B, C_b, H/s, W/s)}``, float32 or bfloat16."""
-        x = self.recipe.feature_input(x.to(self.device, memory_format=torch.channels_last), timestep)
-        x = x.to(torch.bfloat16 if self.bf16 else torch.float32)
+        """Maps of `blocks` for images ``(B, C, H, W)`` in [-1, 1]: ``{block: (B, C_b, H/s, W/s)}``, float32 or bfloat16.
+
+        `places` say where the B windows lie in their images, for recipes that add noise.
+        """
+        x = x.to(self.device, memory_format=torch.channels_last)
+        x = self.recipe.feature_input(x, timestep, places or [Place()] * len(x))
         t = torch.full((len(x),), timestep, device=self.device)
-        return self.net.features(x, t, blocks, statistics=statistics)
+        if self.net.own_bf16:
+            return self.net.features(x.to(torch.bfloat16 if self.bf16 else torch.float32), t, blocks, statistics=statistics)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.net.features(x, t, blocks, statistics=statistics)
 
 
 def backbone_folders() -> dict[str, Path]:
@@ -204,26 +242,27 @@ def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: boo
     if file_digest(folder / WEIGHTS) != card.digest:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file its card describes; import or pretrain the backbone again")
     with torch.device("meta"):
-        net = UNet(card.unet())
+        net = card.network_type()(card.network())
     assign_weights(net, read_weights(folder), str(folder / WEIGHTS))
     return Backbone(card, net.float(), device=device, bf16=bf16)
 
 
-def untrained_backbone(config: UNetConfig, like: BackboneCard | None = None, seed: int = 0) -> Backbone:
+def untrained_backbone(config: NetworkConfig, like: BackboneCard | None = None, seed: int = 0) -> Backbone:
     """A network with random weights, as a control; residual branches get PyTorch's usual start instead of zero.
 
-    `like` lends everything else of its card: blocks, timesteps, tiles, intensities.
+    `like` lends everything else of its card: kind of network, blocks, timesteps, tiles, intensities.
     """
+    card = like or BackboneCard("", "", {"kind": "unet"}, {"name": "mdm"}, blocks=config.default_blocks)
+    arch = {"kind": card.arch.get("kind", "unet"), **dataclasses.asdict(config)}
+    card = dataclasses.replace(card, name="untrained", digest=f"untrained-{seed}", arch=arch)
     devices: list[int] = []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        net = UNet(config)
+        net = card.network_type()(config)
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.Conv1d) and not module.weight.any():
                 module.reset_parameters()
-    arch = {"kind": "unet", **dataclasses.asdict(config)}
-    card = like or BackboneCard("", "", arch, {"name": "mdm"}, blocks=_shallow_blocks(arch))
-    return Backbone(dataclasses.replace(card, name="untrained", digest=f"untrained-{seed}", arch=arch), net)
+    return Backbone(card, net)
 
 
 def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -264,7 +303,7 @@ def remove_backbone(name: str) -> Path:
 def describe(folder: Path) -> dict[str, Any]:
     """Facts about a backbone for people and programs."""
     card = BackboneCard.read(folder)
-    config = card.unet()
+    config = card.network()
     shapes = [config.block_shape(block) for block in range(config.n_blocks)]
     bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
     return {
@@ -273,6 +312,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "bundled": bundled,
         "summary": card.summary,
         "digest": card.digest,
+        "kind": card.arch.get("kind", "unet"),
         "recipe": card.recipe,
         "intensity": card.intensity,
         "in_channels": config.in_channels,

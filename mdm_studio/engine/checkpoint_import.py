@@ -18,21 +18,22 @@ from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, assign_weights
+from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.backbone_files import write_backbone
-from mdm_studio.nn.unet import SIZES, SizeName, UNet
+from mdm_studio.nn.network import Network, NetworkConfig
 
 
 def import_checkpoint(
     path: Path,
     *,
     name: str,
-    arch: SizeName,
+    arch: str,
     options: Mapping[str, Any] | None = None,
-    recipe: str = "mdm",
+    recipe: str = "",
     intensity: IntensityLaw = "range",
     blocks: tuple[int, ...] = (),
-    timesteps: tuple[int, ...] = (50,),
+    timesteps: tuple[int, ...] = (),
 ) -> Path:
     """Turn a checkpoint of guided-diffusion, ddpm-segmentation or MDM into a backbone of the user's.
 
@@ -40,8 +41,14 @@ def import_checkpoint(
     ----------
     path : Path
         A ``.pt`` file, read with ``weights_only=True`` so that no code in it runs, or a ``.safetensors`` file.
-    arch : {"small", "base", "mdm-192", "adm-256"}
-        Shape of the network; `options` overrides fields of `UNetConfig`.
+    arch : str
+        Size of a network of any kind that has one by this name: "mdm-192", "adm-256", ...; `options` overrides fields of its
+        configuration.
+    recipe : str
+        What it was trained with; empty takes the one that goes with the network: DDPM for a UNet that predicts more channels
+        than it reads, MDM for other UNets.
+    timesteps : tuple of int
+        Read by default; empty takes the recipe's.
     intensity : {"percentile", "range"}
         The published checkpoints were trained on ``x / 127.5 - 1``: ``range``.
 
@@ -61,22 +68,21 @@ def import_checkpoint(
             f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
             "or choose another --name"
         )
-    try:
-        config = dataclasses.replace(SIZES[arch], **dict(options or {}))
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{error} is no architecture or option; --arch is one of {', '.join(SIZES)}") from error
+    kind, network, config = _architecture(arch, options or {})
     tensors = _read_foreign(path)
     with torch.device("meta"):
-        net = UNet(config)
+        net = network(config)
     assign_weights(net, tensors, str(path))
-    made = registry.load("recipes", recipe)()
+    recipe = recipe or _usual_recipe(kind, config)
+    learns = {"learn_sigma": True} if recipe == "ddpm" and config.out_channels == 2 * config.in_channels else {}
+    made: Recipe = registry.load("recipes", recipe)(**learns)
     card = {
         "name": name,
-        "arch": {"kind": "unet", **dataclasses.asdict(config)},
+        "arch": {"kind": kind, **dataclasses.asdict(config)},
         "recipe": {"name": recipe, **dataclasses.asdict(made)},
         "intensity": intensity,
         "blocks": list(blocks),
-        "timesteps": list(timesteps),
+        "timesteps": list(timesteps or made.feature_timesteps),
         "tile": 256,  # the size these networks were trained at
         "halo": 32,
         "summary": f"imported from {path.name}",
@@ -85,6 +91,28 @@ def import_checkpoint(
         folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n"
     )
     return folder
+
+
+def _architecture(arch: str, options: Mapping[str, Any]) -> tuple[str, type[Network], NetworkConfig]:
+    """Kind, class and configuration of the network that has a size of this name."""
+    known: list[str] = []
+    for kind in registry.names("backbones"):
+        network: type[Network] = registry.load("backbones", kind)
+        known += network.sizes
+        if arch in network.sizes:
+            try:
+                return kind, network, dataclasses.replace(network.sizes[arch], **options)
+            except TypeError as error:
+                raise UsageError(f"{error}: no option of {arch}") from error
+    raise UsageError(f"{arch!r} is no architecture; --arch is one of {', '.join(known)}")
+
+
+def _usual_recipe(kind: str, config: NetworkConfig) -> str:
+    """Recipe of a network of which nothing else is known."""
+    if kind == "unet":
+        return "ddpm" if config.out_channels > config.in_channels else "mdm"
+    fitting = (name for name in registry.names("recipes") if registry.load("recipes", name).network == kind)
+    return next(fitting, "")
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from mdm_studio.arrays import Image, IntensityWindow, bin_pixels, fit_channels, 
 from mdm_studio.engine.backbones import Backbone
 from mdm_studio.engine.filter_bank import HALO as FILTER_HALO
 from mdm_studio.engine.filter_bank import SIGMAS, Stride, filter_bank, filter_channels
+from mdm_studio.engine.recipes import Place
 from mdm_studio.engine.tiles import TileGrid, map_size
 from mdm_studio.errors import BackboneError, UsageError
 from mdm_studio.io.feature_cache import EntryKey, FeatureCache, TileStore
@@ -194,7 +195,7 @@ class PlaneFeatures:
     def __init__(self, backbone: Backbone, plane: Plane, settings: FeatureSettings, cache: FeatureCache | None = None) -> None:
         self.backbone, self.plane, self.settings = backbone, plane, settings
         _, self.height, self.width = plane.shape
-        coarsest = max(backbone.total_stride * max(settings.scales), max(SIGMAS) if settings.filters else 1)
+        coarsest = math.lcm(backbone.total_stride * max(settings.scales), max(SIGMAS) if settings.filters else 1)
         self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=coarsest)
         self.specs = settings.specs(backbone)
         fit_channels(
@@ -202,6 +203,7 @@ class PlaneFeatures:
         )  # fail before any work
         self.store: TileStore | None = None if cache is None else self._entry(cache)
         self._window: IntensityWindow | None = None
+        self._image_key: int | None = None
         self._statistics: dict[tuple[int, int], NormStatistics] = {}
 
     def _entry(self, cache: FeatureCache) -> TileStore:
@@ -321,7 +323,7 @@ class PlaneFeatures:
         out: dict[MapSpec, NDArray[np.float16]] = {}
         for t in dict.fromkeys(spec.timestep for spec in specs):
             wanted = {spec.block: spec for spec in specs if spec.timestep == t}
-            found = self.backbone.features(x, t, wanted.keys(), statistics=self._lent(t, scale))
+            found = self.backbone.features(x, t, wanted.keys(), self._lent(t, scale), [self._place(seen, scale)])
             for block, spec in wanted.items():
                 out[spec] = _half(self._cropped(found[block][0], spec.stride, rows, cols, seen))
         return out
@@ -353,15 +355,22 @@ class PlaneFeatures:
             spans.append(slice(first, last))
         return values[:, spans[0], spans[1]]
 
+    def _place(self, window: Sequence[slice], scale: int) -> Place:
+        """Where a window lies, for recipes that add noise."""
+        if self._image_key is None:  # a digest reads the whole image
+            self._image_key = int(self.plane.digest()[:8], 16) if self.backbone.recipe.per_image else 0
+        return Place(window[0].start // scale, window[1].start // scale, self._image_key)
+
     def _lent(self, t: int, scale: int) -> NormStatistics | None:
         """Norm statistics of the whole image at a timestep and scale; None for an image of one tile, which has its own."""
-        if len(self.grid) == 1:
+        if len(self.grid) == 1 or not self.backbone.net.pools_norms:
             return None
         if (t, scale) not in self._statistics:
             windows = _spread(self.height, self.width, _WINDOW * scale)
             x = torch.from_numpy(np.stack([self._seen(window, scale) for window in windows]))
             statistics = NormStatistics().rewind(recording=True)
-            self.backbone.features(x, t, {max(self.settings.blocks)}, statistics=statistics)
+            places = [self._place(window, scale) for window in windows]
+            self.backbone.features(x, t, {max(self.settings.blocks)}, statistics, places)
             self._statistics[t, scale] = statistics
         return self._statistics[t, scale].rewind(recording=False)
 

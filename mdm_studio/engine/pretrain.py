@@ -7,6 +7,7 @@ on the same CPU and number of threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.engine.devices import Precision, pick_device, pick_precision
-from mdm_studio.engine.recipes import Recipe
+from mdm_studio.engine.recipes import Example, Recipe
 from mdm_studio.errors import CheckpointError, JobError
-from mdm_studio.nn.unet import UNet, UNetConfig
+from mdm_studio.nn.network import Network, NetworkConfig
 
 Arrays = dict[str, Tensor]
 
@@ -38,9 +40,12 @@ class PretrainConfig:
     crop, batch
         Side of the random crops in pixels and crops a step. 128 x 16 keeps a step near a second on two CPU cores; the paper
         uses 256 x 128 on a GPU.
-    lr, warmup, weight_decay, clip
-        AdamW; the learning rate rises linearly over `warmup` steps and stays. The paper uses 1e-4 at batch 128 without
-        warm-up; a short run on small batches gets further with 3e-4, a warm-up and gradients clipped to norm 1.
+    lr, warmup, weight_decay, betas, clip
+        AdamW, without decay of biases and norms; the learning rate rises linearly over `warmup` steps and stays. The paper of
+        MDM uses 1e-4 at batch 128 without warm-up; a short run on small batches gets further with 3e-4, a warm-up and gradients
+        clipped to norm 1.
+    decay_steps
+        Steps, the warm-up among them, over which the learning rate falls to 0 along half a cosine; 0 keeps it.
     ema
         Decay of the moving average of the weights, reached over the first steps as ``(1 + n) / (10 + n)``, so that a short
         run is not mostly its random start. The paper's 0.9999 wants 100,000 steps.
@@ -61,6 +66,8 @@ class PretrainConfig:
     lr: float = 3e-4
     warmup: int = 200
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_steps: int = 0
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -97,31 +104,30 @@ class Pretrainer:
 
     Parameters
     ----------
-    network : UNetConfig
-        Shape of the network.
+    network : NetworkConfig
+        Shape of the network, of the kind that the recipe trains. Parts of it that need no gradient stay as they are.
     recipe : Recipe
         What is hidden and how the loss is taken.
     config : PretrainConfig
         Numbers of the run.
     """
 
-    def __init__(self, network: UNetConfig, recipe: Recipe, config: PretrainConfig) -> None:
+    def __init__(self, network: NetworkConfig, recipe: Recipe, config: PretrainConfig) -> None:
         self.network, self.recipe, self.config = network, recipe, config
         device = pick_device(config.device)
         self.precision = pick_precision(config.precision, device)
         AcceleratorState._reset_state()  # noqa: SLF001 - it keeps the precision of the first training in a process for all others
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if self.precision == "bf16" else "no")
         torch.manual_seed(config.seed)
-        self.net = UNet(network).to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        kind: type[Network] = registry.load("backbones", recipe.network)
+        self.net = kind(network).to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.ema))
-        optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type != "mps"
-        )
+        groups = _decayed_or_not(self.net, config.weight_decay)
+        self._trained = [parameter for group in groups for parameter in group["params"]]  # in the order of the optimizer
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type != "mps")
         model: Any = torch.compile(self.net) if config.compile else self.net
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer.optimizer, lambda n: min(1.0, (n + 1) / max(config.warmup, 1))
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer.optimizer, _learning_rate(config))
         self.step = 0
 
     def steps(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[Step]:
@@ -148,11 +154,10 @@ class Pretrainer:
     def _update(self, x: Tensor) -> tuple[float, float]:
         seed = np.random.SeedSequence([self.config.seed, self.step, self.accelerator.process_index])
         generator = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
-        if self.network.dropout:
-            torch.manual_seed(int(seed.generate_state(2)[1]))
-        t = torch.randint(self.recipe.t_max, (len(x),), generator=generator).to(x.device)
-        seen, target = self.recipe.corrupt(x, t, generator)
-        loss = self.recipe.loss(self.model(seen, t), target).mean()
+        torch.manual_seed(int(seed.generate_state(2)[1]))  # dropout and the like
+        t = self.recipe.draw_timesteps(len(x), generator).to(x.device)
+        example = self.recipe.corrupt(x, t, generator)
+        loss = self.recipe.loss(_predict(self.model, example), example).mean()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         value = float(self.accelerator.gather(loss.detach()).mean())
@@ -165,6 +170,8 @@ class Pretrainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update_parameters(self.net)
+        for averaged, current in zip(self.ema.module.buffers(), self.net.buffers(), strict=True):
+            averaged.copy_(current)  # statistics of batch norms, which are averages themselves
         return value, float(norm)
 
     def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
@@ -202,10 +209,10 @@ class Pretrainer:
         seen_all, made_all = [], []
         for t in timesteps:
             steps = torch.full((len(images),), t, device=images.device)
-            seen, _ = self.recipe.corrupt(images, steps, torch.Generator().manual_seed(t))
+            example = self.recipe.corrupt(images, steps, torch.Generator().manual_seed(t))
             with self.accelerator.autocast():
-                made = network(seen, steps)
-            seen_all.append(seen.float().cpu().numpy())
+                made = self.recipe.restored(_predict(network, example).float(), example)
+            seen_all.append(example.seen.float().cpu().numpy())
             made_all.append(made.float().cpu().numpy())
         return np.stack(seen_all), np.stack(made_all)
 
@@ -252,7 +259,7 @@ class Pretrainer:
         try:
             self.net.load_state_dict(_below(arrays, "model/"))
             self.ema.module.load_state_dict(_below(arrays, "ema/"))
-            parameters = list(self.net.parameters())
+            parameters = self._trained
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in _below(arrays, "optimizer/").items():
                 index, slot = name.split("/")
@@ -276,6 +283,37 @@ class Pretrainer:
     def weights(self) -> Arrays:
         """Averaged weights of the network, for a backbone file."""
         return {name: value.detach().contiguous() for name, value in self.ema.module.state_dict().items()}
+
+
+def _predict(network: Any, example: Example) -> Tensor:
+    """What a network answers; one that leaves nothing out is not asked to."""
+    more = {} if example.hidden is None else {"hidden": example.hidden}
+    prediction: Tensor = network(example.seen, example.t, **more)
+    return prediction
+
+
+def _decayed_or_not(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters to train: matrices and kernels with weight decay, biases and norms without."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if not weight_decay:
+        return [{"params": trained, "weight_decay": 0.0}]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _learning_rate(config: PretrainConfig) -> Callable[[int], float]:
+    """Factor of the learning rate after `n` steps: a linear warm-up, then half a cosine, or nothing more."""
+
+    def factor(n: int) -> float:
+        rise = min(1.0, (n + 1) / max(config.warmup, 1))
+        if not config.decay_steps or n < config.warmup:
+            return rise
+        share = (n - config.warmup) / max(config.decay_steps - config.warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+    return factor
 
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:

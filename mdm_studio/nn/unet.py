@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm_studio.nn.layers import GroupNorm, NormStatistics, convolve_doubled, timestep_embedding, zero_init
+from mdm_studio.nn.network import Network, NetworkConfig
 
 SizeName = Literal["small", "base", "mdm-192", "adm-256"]
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(NetworkConfig):
     """Shape of an ADM UNet.
 
     Attributes
@@ -43,8 +44,6 @@ class UNetConfig:
         Groups of every group norm; 32 in the papers.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
     model_channels: int = 64
     channel_mult: tuple[float, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 2
@@ -208,7 +207,7 @@ class _Stage(nn.Sequential):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """ADM UNet.
 
     Parameters
@@ -220,6 +219,12 @@ class UNet(nn.Module):
     -----
     A fresh network outputs zero: the last convolution and every residual branch start at zero, as published.
     """
+
+    config_type = UNetConfig
+    sizes = SIZES
+    pools_norms = True
+    own_bf16 = True
+    config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -284,7 +289,9 @@ class UNet(nn.Module):
                     layers.append(up)
                 self.output_blocks.append(_Stage(*layers))
 
-    def forward(self, x: Tensor, timesteps: Tensor, classes: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, timesteps: Tensor, classes: Tensor | None = None, *, hidden: Tensor | None = None
+    ) -> Tensor:
         """Predict from ``(B, in_channels, H, W)`` at ``(B,)`` timesteps; returns ``(B, out_channels, H, W)``.
 
         H and W are multiples of ``config.total_stride``.
@@ -299,8 +306,9 @@ class UNet(nn.Module):
         x: Tensor,
         timesteps: Tensor,
         blocks: Collection[int],
-        classes: Tensor | None = None,
+        *,
         statistics: NormStatistics | None = None,
+        classes: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Outputs of the decoder blocks asked for, ``{block: (B, C_b, H/s, W/s)}``.
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ _SLOW_STEP = 8.0  # seconds: of slower batches a single crop is timed
 _COMMAND = (sys.executable, "-m", "mdm_studio.services.estimates")
 _LONGEST = 180.0  # seconds until a measurement is given up
 _BYTES = 20  # a parameter in training: weight, gradient, two moments and the average, 4 bytes each
+_FROZEN_BYTES = 8  # one that is not trained: weight and average
 _NICE = 10
 _NO_MEMORY = "there is not enough memory to train this network here; choose a smaller size or patch"
 
@@ -59,7 +60,7 @@ class SpeedRequest:
     """
 
     images: tuple[str, ...]
-    size: str = "small"
+    size: str = ""
     crop: int = 128
     batch: int = 16
     scales: tuple[int, ...] = (1,)
@@ -67,6 +68,8 @@ class SpeedRequest:
     channels: tuple[int, ...] | None = None
     start_from: str | None = None
     recipe: str = "mdm"
+    recipe_settings: dict[str, Any] = field(default_factory=dict)
+    encoder: str = ""
     device: str = "auto"
 
     @property
@@ -233,23 +236,22 @@ def _ago(seconds: float) -> str:
 
 def time_steps(request: SpeedRequest) -> tuple[float, str]:
     """Crops a second, and the device in words; run in a process of its own by `measure_speed`."""
-    from mdm_studio import registry
     from mdm_studio.engine.crops import CropSource, survey
-    from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer
-    from mdm_studio.services.pretraining import plan
+    from mdm_studio.engine.pretrain import Pretrainer
+    from mdm_studio.services.pretraining import make_recipe, plan, recipe_config
 
-    config = PretrainConfig(
-        crop=request.crop, batch=request.batch, device=request.device, scales=tuple(request.scales), jitter=request.jitter
-    )
+    config = recipe_config(
+        request.recipe, crop=request.crop, batch=request.batch, device=request.device, scales=tuple(request.scales),
+        jitter=request.jitter,
+    )  # fmt: skip
     paths = [Path(path) for path in request.images]
     channels = None if request.channels is None else tuple(request.channels)
-    size: Any = request.size
     job, _ = plan(
-        paths, name="speed", recipe=request.recipe, size=size, config=config, channels=channels, steps=1,
-        start_from=request.start_from,
+        paths, name="speed", recipe=request.recipe, recipe_settings=request.recipe_settings, size=request.size,
+        encoder=request.encoder, config=config, channels=channels, steps=1, start_from=request.start_from,
     )  # fmt: skip
     _check_memory(job)
-    recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
+    recipe = make_recipe(job.recipe, job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, config)
     planes, _ = survey([Path(path) for path in job.images], channels, config.intensity)
     source = CropSource(
@@ -297,18 +299,19 @@ def _check_memory(job: Job) -> None:
     import torch
 
     from mdm_studio.engine.devices import pick_device
-    from mdm_studio.nn.unet import UNet
+    from mdm_studio.services.pretraining_job import network_type
 
     with torch.device("meta"):
-        parameters = sum(each.numel() for each in UNet(job.network).parameters())
+        parameters = list(network_type(job.recipe)(job.network).parameters())
+    needed = sum(each.numel() * (_BYTES if each.requires_grad else _FROZEN_BYTES) for each in parameters)
     device = pick_device(job.config.device)
     if device.type == "cuda":
         free = float(torch.cuda.mem_get_info(device)[0])
     else:
         free = _free_memory()
-    if parameters * _BYTES > free:
+    if needed > free:
         raise JobError(
-            f"training this network needs more than {parameters * _BYTES / 1e9:.0f} GB of memory and {free / 1e9:.0f} GB are "
+            f"training this network needs more than {needed / 1e9:.0f} GB of memory and {free / 1e9:.0f} GB are "
             "free: choose a smaller size, or a computer with more"
         )
 

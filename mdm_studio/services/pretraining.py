@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -15,17 +15,18 @@ from mdm_studio import registry
 from mdm_studio.engine.backbones import BackboneCard, find_backbone
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
 from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer, Step
+from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import CheckpointError, InputError, JobError, UsageError
 from mdm_studio.io.backbone_files import WEIGHTS, read_weights
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
-from mdm_studio.nn.unet import SIZES, SizeName, UNetConfig
+from mdm_studio.nn.network import NetworkConfig
 from mdm_studio.services.jobs.states import JobReport
-from mdm_studio.services.pretraining_job import Job
+from mdm_studio.services.pretraining_job import Job, network_type
 from mdm_studio.services.pretraining_report import sample_sheet
 from mdm_studio.services.pretraining_result import publish, snapshot, write_result
 
-__all__ = ["Job", "plan", "publish", "run", "save_due", "snapshot"]
+__all__ = ["Job", "make_recipe", "named_size", "plan", "publish", "recipe_config", "run", "save_due", "snapshot"]
 
 _SAMPLE_STEP = 2**31  # the batch that pictures are made of: one that training never reaches
 _SAMPLES = 6  # crops in a picture
@@ -45,7 +46,8 @@ def plan(
     name: str,
     recipe: str = "mdm",
     recipe_settings: dict[str, Any] | None = None,
-    size: SizeName = "small",
+    size: str = "",
+    encoder: str = "",
     config: PretrainConfig,
     channels: tuple[int, ...] | None = None,
     steps: int | None = None,
@@ -71,8 +73,12 @@ def plan(
     in_channels = 3 if counts <= {1, 2, 3} else max(counts)
     if len(counts - {1}) > 1 and in_channels > 3:
         raise InputError(f"the images have {sorted(counts)} channels; choose the same for all with --channels")
-    made = registry.load("recipes", recipe)(**(recipe_settings or {}))
-    network = dataclasses.replace(SIZES[size], in_channels=in_channels, out_channels=made.out_channels(in_channels))
+    made = make_recipe(recipe, recipe_settings or {})
+    network = dataclasses.replace(
+        named_size(recipe, size), in_channels=in_channels, out_channels=made.out_channels(in_channels)
+    ).for_crop(config.crop)
+    if made.cosine and steps and not config.decay_steps:
+        config = dataclasses.replace(config, decay_steps=steps)
     begin = None if start_from is None else find_backbone(start_from).resolve()
     if begin is not None:
         network = _network_of(begin, network)
@@ -86,9 +92,66 @@ def plan(
     return job, unreadable
 
 
-def _network_of(folder: Path, wanted: UNetConfig) -> UNetConfig:
-    """Shape of the network to start from; it must read and predict the channels of the new one."""
-    found = BackboneCard.read(folder).unet()
+def make_recipe(name: str, settings: Mapping[str, Any]) -> Recipe:
+    """A recipe with these settings, the others as usual.
+
+    Raises
+    ------
+    UsageError
+        If there is no such recipe or setting, or a value is none it takes; the message names those there are.
+    """
+    kind: type[Recipe] = registry.load("recipes", name)
+    hints = get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for key, value in settings.items():
+        if key not in known:
+            raise UsageError(f"the recipe {name} has no setting {key!r}; it has {', '.join(known)}")
+        choices = get_args(known[key]) if get_origin(known[key]) is Literal else ()
+        right = value in choices if choices else isinstance(value, (int, float) if known[key] is float else known[key])
+        if not right:
+            wanted = f"one of {', '.join(choices)}" if choices else known[key].__name__
+            raise UsageError(f"the setting {key} of the recipe {name} is {wanted}, not {value!r}")
+    return kind(**settings)
+
+
+def recipe_config(recipe: str, **given: Any) -> PretrainConfig:
+    """Numbers of a run: those given, else those that the recipe wants, else the usual ones.
+
+    Raises
+    ------
+    UsageError
+        If there is no such recipe.
+    """
+    kind: type[Recipe] = registry.load("recipes", recipe)
+    return PretrainConfig(**(dict(kind.defaults) | given))
+
+
+def named_size(recipe: str, size: str) -> NetworkConfig:
+    """Network of a size that has a name; an empty one is the recipe's usual size.
+
+    Raises
+    ------
+    UsageError
+        If the recipe's network has no such size; the message names those there are.
+    """
+    sizes = network_type(recipe).sizes
+    try:
+        return sizes[size or next(iter(sizes))]
+    except KeyError as error:
+        raise UsageError(
+            f"--size {size!r} is not known to the recipe {recipe}; choose one of {', '.join(sizes)}"
+        ) from error
+
+
+def _network_of(folder: Path, wanted: NetworkConfig) -> NetworkConfig:
+    """Shape of the network to start from; it must be of the same kind, and read and predict the channels of the new one."""
+    card = BackboneCard.read(folder)
+    found = card.network()
+    if type(found) is not type(wanted):
+        raise UsageError(
+            f"{card.name} is a network of another kind ({card.arch.get('kind')}) than this recipe trains; "
+            "start from another backbone or from nothing"
+        )
     if (found.in_channels, found.out_channels) != (wanted.in_channels, wanted.out_channels):
         raise UsageError(
             f"the backbone to start from reads {found.in_channels} channels and predicts {found.out_channels}; these images "
@@ -290,8 +353,9 @@ class _Run:
     def _picture(self) -> None:
         if self.main and self.folder.exists():
             originals = self.source.batch(_SAMPLE_STEP)[:_SAMPLES]
-            seen, made = self.trainer.reconstruct(originals, _TIMESTEPS)
-            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, _TIMESTEPS, seen, made)
+            timesteps = _TIMESTEPS if self.trainer.recipe.t_max else (0,)
+            seen, made = self.trainer.reconstruct(originals, timesteps)
+            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, timesteps, seen, made)
 
     def _finish(self) -> Path:
         """Write the backbone, and give its folder."""

@@ -6,9 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mdm_studio import registry
 from mdm_studio.engine.pretrain import PretrainConfig
-from mdm_studio.errors import JobError
-from mdm_studio.nn.unet import UNetConfig
+from mdm_studio.engine.recipes import Recipe
+from mdm_studio.errors import JobError, UsageError
+from mdm_studio.nn.network import Network, NetworkConfig
 
 _VERSION = 1
 _COMMON = ("kind", "version", "created")  # what job.json of every kind has besides its own fields
@@ -26,8 +28,8 @@ class Job:
         Channels read from each image; None reads them all.
     recipe, recipe_settings
         Name of the recipe and its fields.
-    network : UNetConfig
-        Shape of the network.
+    network : NetworkConfig
+        Shape of the network, of the kind that the recipe trains.
     start_from : str or None
         Folder of the backbone whose weights the run begins with; None begins with random ones.
     steps, minutes
@@ -42,7 +44,7 @@ class Job:
     channels: tuple[int, ...] | None
     recipe: str
     recipe_settings: dict[str, Any]
-    network: UNetConfig
+    network: NetworkConfig
     config: PretrainConfig
     name: str
     steps: int | None = None
@@ -69,10 +71,24 @@ class Job:
         try:
             fields = {key: value for key, value in values.items() if key not in _COMMON}
             images, channels = tuple(fields.pop("images")), fields.pop("channels")
-            network, config = UNetConfig(**_tuples(fields.pop("network"))), PretrainConfig(**_tuples(fields.pop("config")))
+            network = network_type(fields["recipe"]).config_type.from_json(fields.pop("network"))
+            config = PretrainConfig(**_tuples(fields.pop("config")))
             return cls(images, tuple(channels) if channels else None, network=network, config=config, **fields)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
             raise JobError(f"job.json is not that of a pretraining ({error}); start a new job") from error
+
+
+def network_type(recipe: str) -> type[Network]:
+    """Class of the networks that a recipe trains.
+
+    Raises
+    ------
+    UsageError
+        If there is no such recipe.
+    """
+    made: type[Recipe] = registry.load("recipes", recipe)
+    found: type[Network] = registry.load("backbones", made.network)
+    return found
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

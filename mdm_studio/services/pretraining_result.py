@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mdm_studio import registry
 from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, backbone_folders
+from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, CheckpointError
 from mdm_studio.io.atomic import replacing, write_json
 from mdm_studio.io.backbone_files import CARD, read_card, write_backbone
@@ -101,11 +103,13 @@ def make_card(job: Job, name: str, facts: Mapping[str, Any], rows: Sequence[Mapp
         "config": dataclasses.asdict(config),
         "start_from": None if job.start_from is None else Path(job.start_from).name,
     }
+    recipe: type[Recipe] = registry.load("recipes", job.recipe)
     return {
         "name": name,
-        "arch": {"kind": "unet", **dataclasses.asdict(job.network)},
+        "arch": {"kind": recipe.network, **dataclasses.asdict(job.network)},
         "recipe": {"name": job.recipe, **job.recipe_settings},
         "intensity": config.intensity,
+        "timesteps": list(recipe.feature_timesteps),
         "scales": list(config.scales),
         "filters": True,  # a young backbone is better with them (benchmarks/NOTES.md)
         "summary": f"{_where(job.images)}, {training['seconds'] / 60:.0f} min of pretraining",
