@@ -179,6 +179,18 @@ class Backbone:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.net.features(x, t, blocks, statistics=statistics)
 
+    @torch.inference_mode()
+    def predict(self, seen: Tensor, timesteps: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """What the network answers, as in pretraining, float32; a network that leaves nothing out is not asked to."""
+        x = seen.to(self.device, memory_format=torch.channels_last)
+        t, more = timesteps.to(self.device), {} if hidden is None else {"hidden": hidden.to(self.device)}
+        if self.net.own_bf16:
+            answer: Tensor = self.net(x.to(torch.bfloat16 if self.bf16 else torch.float32), t, **more)
+        else:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                answer = self.net(x, t, **more)
+        return answer.float()
+
 
 def backbone_folders() -> dict[str, Path]:
     """Folder of every backbone that has a name: the user's first, then the bundled ones."""
