@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mdm_studio.errors import UsageError
 from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.network import Network, NetworkConfig
+from mdm_studio.nn.patches import PatchEmbed, visible_patches
 from mdm_studio.nn.vit_layers import ViTBlock
 from mdm_studio.nn.windows import by_windows
 
@@ -103,19 +104,6 @@ SIZES: Mapping[str, MAEConfig] = {
 }
 
 
-class _PatchEmbed(nn.Module):
-    """One token a patch."""
-
-    def __init__(self, channels: int, patch: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, dim, patch, stride=patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From ``(B, C, H, W)`` to ``(B, N, dim)`` in raster order."""
-        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-        return out
-
-
 class MaskedAutoencoder(Network):
     """Masked autoencoder.
 
@@ -137,7 +125,7 @@ class MaskedAutoencoder(Network):
         self.pos_embed = nn.Parameter(_positions(config.dim, side), requires_grad=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_dim))
         self.decoder_pos_embed = nn.Parameter(_positions(config.decoder_dim, side), requires_grad=False)
-        self.patch_embed = _PatchEmbed(config.in_channels, config.patch, config.dim)
+        self.patch_embed = PatchEmbed(config.in_channels, config.patch, config.dim)
         self.blocks = nn.ModuleList(
             ViTBlock(config.dim, config.heads, mlp_ratio=config.mlp_ratio, eps=config.eps) for _ in range(config.depth)
         )
@@ -177,7 +165,7 @@ class MaskedAutoencoder(Network):
             If the images have another size than ``config.image_size``, or rows of `hidden` another number of patches.
         """
         tokens = self._embedded(x)
-        shown = None if hidden is None else _visible(hidden)
+        shown = None if hidden is None else visible_patches(hidden)
         if shown is not None:
             tokens = tokens.gather(1, shown[:, :, None].expand(-1, -1, tokens.shape[2]))
         for last in self._encode(tokens):
@@ -235,14 +223,6 @@ class MaskedAutoencoder(Network):
         return out
 
 
-def _visible(hidden: Tensor) -> Tensor:
-    """Indices ``(B, n)`` of the patches that are not hidden, ascending."""
-    counts = (~hidden).sum(1)
-    if (counts != counts[0]).any():
-        raise ValueError(f"a batch must hide equally many patches of every image, not all but {counts.tolist()}")
-    return (~hidden).nonzero()[:, 1].view(len(hidden), -1)
-
-
 def _positions(dim: int, side: int) -> Tensor:
     """Fixed sine and cosine positions ``(1, 1 + side * side, dim)``: zero for the class token; then columns, then rows.
 
@@ -256,16 +236,3 @@ def _positions(dim: int, side: int) -> Tensor:
     down = axis[:, None].expand(-1, side, -1)
     grid = torch.cat([across, down], dim=2).flatten(0, 1)  # (side * side, dim)
     return torch.cat([grid.new_zeros(1, dim), grid]).float()[None]
-
-
-def to_patches(x: Tensor, patch: int) -> Tensor:
-    """Cut images ``(B, C, H, W)`` into patches ``(B, N, patch * patch * C)`` in raster order; channels are innermost."""
-    b, c, height, width = x.shape
-    cut = x.reshape(b, c, height // patch, patch, width // patch, patch)
-    return cut.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch * patch * c)  # (B, h, w, p, p, C)
-
-
-def from_patches(patches: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """Images ``(B, C, H, W)`` of patches: the inverse of `to_patches`."""
-    grid = patches.reshape(len(patches), height // patch, width // patch, patch, patch, -1)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, height, width)

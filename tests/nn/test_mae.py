@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mdm_studio.errors import UsageError
-from mdm_studio.nn.mae import SIZES, MAEConfig, MaskedAutoencoder, from_patches, to_patches
+from mdm_studio.nn.mae import SIZES, MAEConfig, MaskedAutoencoder
+from mdm_studio.nn.patches import from_patches, to_patches
 from mdm_studio.testing import golden_fill, golden_input
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from mdm_studio.diffusion.corruptions import hide_patches, patch_mask
 from mdm_studio.engine.recipes import Example, Recipe
 from mdm_studio.errors import UsageError
-from mdm_studio.nn.mae import from_patches, to_patches
+from mdm_studio.nn.patches import from_patches, to_patches
 
 _EPS = 1e-6  # beside a patch's variance, as published
 

@@ -10,7 +10,7 @@ import torch
 from mdm_studio.diffusion.corruptions import patch_mask
 from mdm_studio.engine.recipes.mae import MAE
 from mdm_studio.errors import UsageError
-from mdm_studio.nn.mae import from_patches, to_patches
+from mdm_studio.nn.patches import from_patches, to_patches
 from mdm_studio.testing import golden_input
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden" / "golden.npz"
