@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from mdm_studio.nn.layers import GroupNorm, NormStatistics, convolve_doubled, timestep_embedding, zero_init
 from mdm_studio.nn.network import Network, NetworkConfig
 
-SizeName = Literal["small", "base", "mdm-192", "adm-256"]
-
 
 @dataclass(frozen=True)
 class UNetConfig(NetworkConfig):
@@ -83,7 +81,7 @@ class UNetConfig(NetworkConfig):
 
 _PAPER = UNetConfig(channel_mult=(1, 1, 2, 2, 4, 4), attention_ds=(8, 16, 32), dropout=0.0)
 
-SIZES: dict[SizeName, UNetConfig] = {
+SIZES: dict[str, UNetConfig] = {
     # trains on two CPU cores: stride 2 at its finest; no attention, so that tiles agree with the whole image; one residual
     # block a level, because twice the steps in the same time are worth more than depth; groups of 8 channels and more
     "small": UNetConfig(channel_mult=(1, 2, 2, 4), num_res_blocks=1, middle_attention=False, stem=2, norm_groups=8),
@@ -289,7 +287,7 @@ class UNet(Network):
                     layers.append(up)
                 self.output_blocks.append(_Stage(*layers))
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, timesteps: Tensor, classes: Tensor | None = None, *, hidden: Tensor | None = None
     ) -> Tensor:
         """Predict from ``(B, in_channels, H, W)`` at ``(B,)`` timesteps; returns ``(B, out_channels, H, W)``.
