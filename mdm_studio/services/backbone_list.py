@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from mdm_studio.errors import BackboneError
+from mdm_studio.errors import BackboneError, MDMStudioError
+
+_KINDS = {
+    "unet": "UNet",
+    "uvit": "U-ViT",
+    "mae": "ViT",
+    "hub": "Hugging Face",
+    "denoiser": "encoder and decoder",
+}
+_DAMAGE = (ImportError, TypeError, KeyError, ValueError, AttributeError)  # a card may hold anything
+_FAMILY = "model_type"  # what `transformers` calls an architecture
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,14 @@ class BackboneFacts:
         Channels of the images that it reads; 0 if that is not known.
     bundled : bool
         Whether it came with MDM Studio.
+    kind : str
+        Kind of network, a name of ``mdm_studio.backbones``.
+    family : str
+        Which network of that kind, where there are many: "resnet", "dinov2".
+    recipe : mapping
+        ``name`` and settings of the recipe it was pretrained with; the name is empty where there is none.
+    t_max : int or None
+        The latest timestep that features can be taken at; 0 where there are no timesteps, None where that is not known.
     problem : str or None
         Why it cannot be used.
     """
@@ -40,7 +61,29 @@ class BackboneFacts:
     default_filters: bool = False
     in_channels: int = 0
     bundled: bool = False
+    kind: str = ""
+    family: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    t_max: int | None = None
     problem: str | None = None
+
+    @property
+    def what(self) -> str:
+        """Kind of network and recipe in a few words; what is wrong with it goes first."""
+        if self.problem is not None:
+            return "cannot be used"
+        network = f"{_KINDS.get(self.kind, self.kind)} {self.family}".strip()
+        return ", ".join(filter(None, (network, str(self.recipe.get("name", "")))))
+
+    @property
+    def label(self) -> str:
+        """For a list: its name and what it is."""
+        return f"{self.name} \N{EN DASH} {self.what}" if self.what else self.name
+
+    @property
+    def has_timesteps(self) -> bool:
+        """Whether there is a timestep to choose."""
+        return self.t_max != 0
 
 
 def list_backbones() -> tuple[BackboneFacts, ...]:
@@ -48,26 +91,54 @@ def list_backbones() -> tuple[BackboneFacts, ...]:
 
     Slow the first time, because it loads PyTorch: call it on a thread where somebody waits.
     """
-    from mdm_studio.engine.backbones import backbone_folders, describe  # here: they load PyTorch
+    from mdm_studio.engine.backbones import backbone_folders  # here: it loads PyTorch
 
     found = []
     for name, folder in sorted(backbone_folders().items()):
         try:
-            facts = describe(folder)
-        except (BackboneError, OSError) as error:
-            found.append(BackboneFacts(name, problem=str(error)))
-            continue
-        found.append(
-            BackboneFacts(
-                name,
-                good_at=facts["summary"],
-                blocks=tuple((block["channels"], block["stride"]) for block in facts["blocks"]),
-                default_blocks=tuple(facts["default_blocks"]),
-                default_timesteps=tuple(facts["default_timesteps"]),
-                default_scales=tuple(facts["default_scales"]),
-                default_filters=facts["default_filters"],
-                in_channels=facts["in_channels"],
-                bundled=facts["bundled"],
-            )
-        )
+            found.append(backbone_facts(name, folder))
+        except (MDMStudioError, OSError, *_DAMAGE) as error:
+            words = str(error) if isinstance(error, MDMStudioError | OSError) else f"its card is damaged ({error!r})"
+            found.append(BackboneFacts(name, problem=words))
     return tuple(found)
+
+
+def backbone_facts(name: str, folder: Path) -> BackboneFacts:
+    """Facts about the backbone in a folder.
+
+    Raises
+    ------
+    BackboneError
+        If its card cannot be read, or its network or recipe is not installed.
+    """
+    from mdm_studio.engine.backbones import BackboneCard, describe, load_recipe
+
+    facts = describe(folder)
+    card = BackboneCard.read(folder)
+    try:
+        t_max = load_recipe(card.recipe).t_max
+    except (TypeError, MDMStudioError) as error:
+        raise BackboneError(f"the recipe of {name} cannot be used here ({error}); import or pretrain it again") from error
+    return BackboneFacts(
+        name,
+        good_at=facts["summary"],
+        blocks=tuple((block["channels"], block["stride"]) for block in facts["blocks"]),
+        default_blocks=tuple(facts["default_blocks"]),
+        default_timesteps=tuple(facts["default_timesteps"]),
+        default_scales=tuple(facts["default_scales"]),
+        default_filters=facts["default_filters"],
+        in_channels=facts["in_channels"],
+        bundled=facts["bundled"],
+        kind=str(facts["kind"]),
+        family=_family(card.arch),
+        recipe=card.recipe,
+        t_max=t_max,
+    )
+
+
+def _family(arch: Mapping[str, Any]) -> str:
+    """Which network of others it is, where the card tells."""
+    for each in (arch, *(value for value in arch.values() if isinstance(value, Mapping))):
+        if isinstance(each.get(_FAMILY), str):
+            return str(each[_FAMILY])
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,10 @@ from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
 from mdm_studio.services.jobs.states import JobView
 
-SIZE_WORDS = {
-    "small": "small: a laptop's processor",
-    "base": "base: a GPU, or a day",
-    "mdm-192": "mdm-192: of the paper, a large GPU",
-    "adm-256": "adm-256: of the papers, a large GPU",
-}
-"""The sizes of networks and what they are for."""
 BATCH = 16
 _FILE = "pretraining.json"
-_VERSION = 1
+_VERSION = 2  # 1 knew one recipe without settings
+_COLOURS = 3  # channels that images of up to three are read as
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,13 @@ class Wanted:
     ----------
     start_from : str
         Name of a backbone; empty begins with random weights.
+    recipe : str
+    recipe_settings : dict
+        Those of its settings that are not the usual ones.
     size : str
-        Of the network, if it begins with nothing.
+        Of the network, if it begins with nothing; empty for the recipe's usual one.
+    encoder : str
+        Name or folder of the model that the recipe's network is made over; empty for recipes that want none.
     scale : int
         Working scale.
     minutes : int
@@ -46,7 +45,9 @@ class Wanted:
 
     start_from: str = DEFAULT_BACKBONE
     recipe: str = "mdm"
-    size: str = "small"
+    recipe_settings: dict[str, Any] = field(default_factory=dict)
+    size: str = ""
+    encoder: str = ""
     scale: int = 1
     crop: int = 128
     jitter: bool = False
@@ -66,6 +67,8 @@ class Wanted:
             channels=self.channels,
             start_from=self.start_from or None,
             recipe=self.recipe,
+            recipe_settings=self.recipe_settings,
+            encoder=self.encoder,
             device=self.device,
         )
 
@@ -74,7 +77,7 @@ def read_wanted() -> Wanted:
     """What was chosen the last time; the defaults where nothing is kept, or what is kept is of no use any more."""
     try:
         values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
-        if values.pop("version") != _VERSION:
+        if not 1 <= values.pop("version") <= _VERSION:
             return Wanted()
         known: dict[str, Any] = asdict(Wanted())
         return Wanted(**{name: value for name, value in values.items() if type(value) is type(known[name])})
@@ -104,8 +107,7 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
     MDMStudioError
         If the choice cannot work, in words.
     """
-    from mdm_studio.engine.pretrain import PretrainConfig
-    from mdm_studio.services.pretraining import plan
+    from mdm_studio.services.pretraining import plan, recipe_config
 
     if not name.strip():
         raise UsageError("the backbone has no name yet; give it one")
@@ -113,13 +115,16 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
         raise NoImagesError(f"there is no readable image in {survey.place}; choose another folder")
     if not wanted.minutes:
         raise UsageError("how long should it train? Choose a number of minutes")
-    config = PretrainConfig(crop=wanted.crop, batch=BATCH, scales=(wanted.scale,), jitter=wanted.jitter, device=wanted.device)
-    size: Any = wanted.size
+    config = recipe_config(
+        wanted.recipe, crop=wanted.crop, batch=BATCH, scales=(wanted.scale,), jitter=wanted.jitter, device=wanted.device
+    )
     job, _ = plan(
         _representatives(survey),
         name=name.strip(),
         recipe=wanted.recipe,
-        size=size,
+        recipe_settings=wanted.recipe_settings,
+        size=wanted.size,
+        encoder=wanted.encoder,
         config=config,
         channels=wanted.channels,
         minutes=wanted.minutes,
@@ -128,6 +133,20 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
     unreadable = {each.path for each in survey.unreadable}
     images = tuple(str(path.resolve()) for path in survey.paths if path not in unreadable)
     return replace(job, images=images).to_json()
+
+
+def network_channels(survey: FolderSurvey | None, channels: tuple[int, ...] | None) -> int:
+    """Channels that a network trained on these images will read, see `mdm_studio.services.pretraining.plan`; 0 if not known.
+
+    Parameters
+    ----------
+    channels : tuple of int or None
+        Those that are read of each image; None for all.
+    """
+    if survey is None or not survey.images:
+        return 0
+    most = len(channels) if channels else max(image.channels for image in survey.images)
+    return max(most, _COLOURS)
 
 
 def _representatives(survey: FolderSurvey) -> list[Path]:

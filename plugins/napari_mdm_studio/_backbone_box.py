@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
-from superqt import QCollapsible
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
 from napari_mdm_studio._numbers import as_text, parse_numbers
-from napari_mdm_studio._widgets import Section, note, quietly
+from napari_mdm_studio._widgets import Section, folded, note, quietly
 
 if TYPE_CHECKING:
     from mdm_studio.services.session import LiveSettings, Status
@@ -46,16 +45,8 @@ class BackboneBox(Section):
         self.body.addWidget(self.backbone)
         self.body.addWidget(self.summary)
         self.features = FeaturesForm(home)
-        fold = QCollapsible("Features, smoothing, device")
-        fold.setDuration(0)
-        fold.setCollapsedIcon("▸")
-        fold.setExpandedIcon("▾")
-        for layout in (fold.layout(), fold.content().layout()):
-            if layout is not None:
-                layout.setContentsMargins(0, 0, 0, 0)
-        fold.addWidget(self.features)
-        self.fold = fold
-        self.body.addWidget(fold)
+        self.fold = folded("Features, smoothing, device", "What is read of the backbone, and how.", self.features)
+        self.body.addWidget(self.fold)
         home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
         home.relay(home.session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
         self.list_again()

@@ -1,4 +1,4 @@
-"""What is trained and for how long: where it begins, size, scale, patch, minutes, with times that were measured."""
+"""What is trained and for how long: recipe, where it begins, size, scale, patch, minutes, with times that were measured."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLineEdit, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QLineEdit, QSpinBox
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
 from mdm_studio.services.estimates import Speed, known_speed, measure_speed
-from mdm_studio.services.new_pretraining import BATCH, SIZE_WORDS, Wanted
+from mdm_studio.services.new_pretraining import BATCH, Wanted, network_channels
+from mdm_studio.services.recipe_list import RecipeFacts, list_recipes
 from napari_mdm_studio._numbers import parse_numbers
-from napari_mdm_studio._widgets import Section, button, combo, note, quietly, row
+from napari_mdm_studio._pretrain_recipe import RecipeRows
+from napari_mdm_studio._widgets import Section, button, combo, form, note, quietly, row
 from napari_mdm_studio._worker import Runner
 
 if TYPE_CHECKING:
@@ -22,13 +24,11 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 _SCALES = (1, 2, 4, 8)
-_NOTHING = "nothing: random weights"
 _SMALLEST, _LARGEST, _STEP = 32, 512, 16
 _LONGEST = 7 * 24 * 60
 _USUAL = 60  # minutes, until the speed is known
 _CHANNELS = 64
 _PAUSE = 600  # ms after the last change of the form
-_SIZE_TOOLTIP = "Larger ones learn more from many images, and take far longer."
 _SCALE_WORDS = "Images are made so many times smaller. Objects should be 15 to 50 pixels wide then."
 _PATCH_WORDS = "Side of the patches that are cut out of the images."
 _WRONG = "border: 1px solid #d55e00;"
@@ -46,18 +46,14 @@ class TrainingForm(Section):
         self._own_minutes = self._own_name = False  # chosen by the user
         self._survey: FolderSurvey | None = None
         self.speed: Speed | None = None
-        self.facts: dict[str, BackboneFacts] = {}
+        self.recipe = RecipeRows()
         self._later = QTimer(self, singleShot=True, interval=_PAUSE)
         self._later.timeout.connect(self._measure_unless_known)
-        self._first = ""
         self._build()
         self.put(Wanted())
-        home.runner.start(list_backbones, done=self.offer, failed=lambda why: None)
+        home.runner.start(_listed, done=self._offer_all, failed=lambda why: None)
 
     def _build(self) -> None:
-        tooltip = "Its weights are where the training begins; that saves time on like images."
-        self.start_from = combo("Start from", tooltip, {}, letters=12)
-        self.network_size = combo("Size of the network", _SIZE_TOOLTIP, SIZE_WORDS, letters=12)
         scales = {scale: "as they are" if scale == 1 else f"{scale} times smaller" for scale in _SCALES}
         self.scale = combo("Working scale", _SCALE_WORDS, scales, letters=12)
         self.crop = _spin("Patch size", _PATCH_WORDS, _SMALLEST, _LARGEST, _STEP, " px")
@@ -72,24 +68,22 @@ class TrainingForm(Section):
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the new backbone")
         self.name.setToolTip("The backbone will have this name in the list.")
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Start &from", self.start_from)
-        form.addRow("Si&ze", self.network_size)
-        form.addRow("Wor&king scale", self.scale)
-        form.addRow("&Patch", self.crop)
-        form.addRow("Cha&nnels", self.channels)
-        form.addRow("", self.jitter)
-        form.addRow("&Time", self.minutes)
-        form.addRow("Na&me", self.name)
-        self.body.addLayout(form)
+        rows = form()
+        self.recipe.add_to(rows)
+        rows.addRow("Wor&king scale", self.scale)
+        rows.addRow("&Patch", self.crop)
+        rows.addRow("Cha&nnels", self.channels)
+        rows.addRow("", self.jitter)
+        rows.addRow("&Time", self.minutes)
+        rows.addRow("Na&me", self.name)
+        self.body.addLayout(rows)
+        self.body.addWidget(self.recipe.advanced)
         self.estimate = note()
         self.estimate.setAccessibleName("How long it takes")
         self.measure_button = button("Meas&ure", "Time a few real steps on this device now.", self.measure, small=True)
         self.body.addLayout(row(self.estimate, self.measure_button))
-        for box in (self.start_from, self.network_size, self.scale):
-            box.activated.connect(lambda _: self._chosen())
+        self.recipe.changed.connect(self._chosen)
+        self.scale.activated.connect(lambda _: self._chosen())
         self.crop.valueChanged.connect(lambda _: self._chosen())
         self.jitter.clicked.connect(lambda _: self._chosen())
         self.channels.editingFinished.connect(self._chosen)
@@ -105,69 +99,57 @@ class TrainingForm(Section):
 
     # ---- what is chosen ----------------------------------------------------------------------------------------------
 
+    def _offer_all(self, found: tuple[tuple[RecipeFacts, ...], tuple[BackboneFacts, ...]]) -> None:
+        if self._number >= 0:
+            self.recipe.offer_recipes(found[0])
+            self.offer(found[1])
+
     def offer(self, found: Sequence[BackboneFacts]) -> None:
         """Offer the backbones there are to start from."""
-        if self._number < 0:
-            return
-        self.facts = {facts.name: facts for facts in found if facts.problem is None}
-        chosen = self.start_from.currentData()
-        self.start_from.clear()
-        for name, facts in self.facts.items():
-            self.start_from.addItem(f"{name}: {facts.good_at}" if facts.good_at else name, name)
-        self.start_from.addItem(_NOTHING, "")
-        self._choose_start(self._first if chosen is None else chosen)
-        self._chosen()
+        if self._number >= 0:
+            self.recipe.offer_backbones(found)
+            self._chosen()
 
     def put(self, wanted: Wanted) -> None:
         """Show what was chosen the last time."""
-        self._first = wanted.start_from
-        self._choose_start(wanted.start_from)
-        self.network_size.setCurrentIndex(max(0, self.network_size.findData(wanted.size)))
+        self.recipe.put(wanted)
         self.scale.setCurrentIndex(max(0, self.scale.findData(wanted.scale)))
         quietly(self.crop, "setValue", wanted.crop)
         self.jitter.setChecked(wanted.jitter)
         self._chosen()
 
-    def _choose_start(self, name: str) -> None:
-        self.start_from.setCurrentIndex(max(0, self.start_from.findData(name)))
-
     def wanted(self) -> Wanted:
         """What the form says."""
-        channels = parse_numbers(self.channels.text(), _CHANNELS) if self.channels.text().strip() else None
-        start_from = self.start_from.currentData()
-        return Wanted(
-            start_from=self._first if start_from is None else start_from,
-            size=self.network_size.currentData(),
+        others = Wanted(
             scale=self.scale.currentData(),
             crop=self.crop.value(),
             jitter=self.jitter.isChecked(),
             minutes=self.minutes.value(),
             device=self._home.session.settings.device,
-            channels=tuple(channels) if channels else None,
+            channels=self._channels(),
         )
+        return self.recipe.fill_in(others)
+
+    def _channels(self) -> tuple[int, ...] | None:
+        text = self.channels.text().strip()
+        return parse_numbers(text, _CHANNELS) if text else None
 
     def take_typed(self) -> None:
         """Take over numbers that were typed and not confirmed."""
         for spin in (self.crop, self.minutes):
             spin.interpretText()
+        self.recipe.take_typed()
 
     def reads(self) -> int | None:
         """Channels of the backbone to start from; None if that is not known, or it starts from nothing."""
-        facts = self.facts.get(self.start_from.currentData() or "")
-        return facts.in_channels or None if facts else None
+        return self.recipe.start.in_channels or None if self.recipe.start else None
 
     def _chosen(self) -> None:
-        text = self.channels.text().strip()
-        self.channels.setStyleSheet(_WRONG if text and not parse_numbers(text, _CHANNELS) else "")
-        self._show_size()
+        wrong = self.channels.text().strip() and not self._channels()
+        self.channels.setStyleSheet(_WRONG if wrong else "")
+        self.recipe.read_channels(network_channels(self._survey, self._channels()))
         self.changed.emit()
         self._ask_soon()
-
-    def _show_size(self) -> None:
-        """A backbone to start from has its size."""
-        from_nothing = not self.wanted().start_from
-        self.network_size.setEnabled(from_nothing)
-        self.network_size.setToolTip(_SIZE_TOOLTIP if from_nothing else "That of the backbone to start from.")
 
     def _minutes_chosen(self, _: int) -> None:
         self._own_minutes = True
@@ -183,6 +165,7 @@ class TrainingForm(Section):
         self._survey = survey if survey is not None and survey.images else None
         if not self._own_name:
             self.name.setText(name)
+        self.recipe.read_channels(network_channels(self._survey, self._channels()))
         self._ask_soon()
 
     def _ask_soon(self) -> None:
@@ -249,6 +232,11 @@ class TrainingForm(Section):
             self.estimate.setText("How long it takes is measured once a folder is chosen.")
         else:
             self.estimate.setText("")
+
+
+def _listed() -> tuple[tuple[RecipeFacts, ...], tuple[BackboneFacts, ...]]:
+    """Runs on the helper's thread."""
+    return list_recipes(), list_backbones()
 
 
 def _spin(name: str, tooltip: str, least: int, most: int, step: int, suffix: str) -> QSpinBox:

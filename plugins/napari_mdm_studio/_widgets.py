@@ -10,6 +10,7 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
+    QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 SPACING = 6
 
@@ -144,6 +146,36 @@ def note(text: str = "") -> QLabel:
     made.setSizePolicy(policy)
     palette = made.palette()
     made.setForegroundRole(palette.ColorRole.PlaceholderText)
+    return made
+
+
+def form() -> QFormLayout:
+    """Fields with their names beside them, which share the width."""
+    made = QFormLayout()
+    made.setContentsMargins(0, 0, 0, 0)
+    made.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return made
+
+
+def show_row(rows: QFormLayout, part: QWidget, shown: bool) -> None:
+    """Show or hide a field with its name."""
+    name = rows.labelForField(part)
+    for each in (part, name):
+        if each is not None:
+            each.setVisible(shown)
+
+
+def folded(title: str, tooltip: str, inside: QWidget) -> QCollapsible:
+    """A part that is folded away until its title is clicked."""
+    made = QCollapsible(title)
+    made.toggleButton().setToolTip(tooltip)
+    made.setDuration(0)
+    made.setCollapsedIcon("▸")
+    made.setExpandedIcon("▾")
+    for layout in (made.layout(), made.content().layout()):
+        if layout is not None:
+            layout.setContentsMargins(0, 0, 0, 0)
+    made.addWidget(inside)
     return made
 
 

@@ -21,9 +21,31 @@ from mdm_studio.services.backbone_list import BackboneFacts
 from mdm_studio.services.checkpoint_scores import CheckpointScore
 from mdm_studio.services.estimates import Speed
 from mdm_studio.services.jobs.states import JobView
+from mdm_studio.services.recipe_list import RecipeFacts, SettingFacts
 from tests.plugins.gui import settle, wait_until
 
 pytestmark = pytest.mark.gui
+
+
+_STAGE_ONE = {"name": "maskdm", "ratio": 0.9, "patch": 4}
+BACKBONES = (
+    BackboneFacts("mdm-nuclei", good_at="nuclei", in_channels=3, kind="unet", recipe={"name": "mdm"}),
+    BackboneFacts("stage-one", in_channels=3, kind="uvit", recipe=_STAGE_ONE),
+    BackboneFacts("broken", kind="unet", problem="its card is damaged"),
+)
+RECIPES = (
+    RecipeFacts("mdm", "masked diffusion", "Hides patches.", "unet", {"small": "small", "base": "base"}, t_max=1000),
+    RecipeFacts(
+        "maskdm", "masked denoising", "A transformer.", "uvit", {"tiny": "tiny", "base": "base"},
+        (
+            SettingFacts("patch", "int", 8),
+            SettingFacts("masking", "choice", "patch", "How patches are hidden.", ("patch", "block")),
+            SettingFacts("ratio", "float", 0.9),
+            SettingFacts("wavelet", "bool", False),
+        ),
+    ),
+    RecipeFacts("ddep", "denoising", "The decoder alone.", "denoiser", {"1x": "1x"}, wants_encoder=True),
+)  # fmt: skip
 
 
 class FakeBoard:
@@ -101,12 +123,12 @@ def dock(viewer, home, board, monkeypatch):
     from napari_mdm_studio import _pretrain_form
     from napari_mdm_studio._pretrain import Pretrain
 
-    facts = (BackboneFacts("mdm-nuclei", good_at="nuclei", in_channels=3),)
-    monkeypatch.setattr(_pretrain_form, "list_backbones", lambda: facts)
+    monkeypatch.setattr(_pretrain_form, "list_backbones", lambda: BACKBONES)
+    monkeypatch.setattr(_pretrain_form, "list_recipes", lambda: RECIPES)
     monkeypatch.setattr(_pretrain_form, "measure_speed", lambda request, stop: Speed(8.0, "this CPU", 2e9))
     made = Pretrain(viewer, board)
     viewer.window.add_dock_widget(made, name="Pretrain")
-    wait_until(lambda: board.watching and made.training.start_from.count() == 2)
+    wait_until(lambda: board.watching and made.training.recipe.start_from.count() == 2)
     return made
 
 
@@ -147,7 +169,7 @@ def test_a_folder_is_surveyed_timed_and_started(dock, board, images):
     dock.training.crop.setValue(64)
     assert "smaller than a patch" not in dock.folder.warnings.text()
     assert dock.training.name.text() == "fields"
-    assert not dock.training.network_size.isEnabled()
+    assert not dock.training.recipe.network_size.isEnabled()
     click(dock.start_button)
     wait_until(lambda: board.calls, 60)
     ((kind, settings, name),) = board.calls
@@ -177,6 +199,53 @@ def test_what_cannot_work_is_said_in_place(dock, board, images, tmp_path):
     dock.training.channels.setText("x")
     dock.training.channels.editingFinished.emit()
     assert "border" in dock.training.channels.styleSheet()
+
+
+def choose(box, data):
+    """Choose an entry of a list with the keyboard."""
+    box.setFocus()
+    for _ in range(abs(steps := box.findData(data) - box.currentIndex())):
+        QTest.keyClick(box, Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up)
+    box.activated.emit(box.currentIndex())
+    assert box.currentData() == data
+
+
+def entries(box):
+    return [box.itemData(row) for row in range(box.count())]
+
+
+def test_the_form_follows_the_recipe(dock, images):
+    look_at(dock, images)
+    rows, wanted = dock.training.recipe, dock.training.wanted
+    assert entries(rows.recipe) == ["mdm", "maskdm", "ddep"]
+    assert entries(rows.start_from) == ["mdm-nuclei", ""]  # no other network, nothing that cannot be read
+    assert not rows.advanced.isVisibleTo(dock)
+    choose(rows.recipe, "maskdm")
+    assert rows.about.text() == "A transformer."
+    assert entries(rows.start_from) == ["stage-one", ""]
+    assert (wanted().recipe, wanted().start_from, wanted().size) == ("maskdm", "", "tiny")
+    assert not rows.stage_two.isVisibleTo(dock)
+    choose(rows.network_size, "base")
+    choose(rows.settings.fields["masking"], "block")
+    rows.advanced.toggleButton().click()
+    assert rows.settings.fields["wavelet"].isVisibleTo(dock)
+    rows.settings.fields["wavelet"].click()
+    assert wanted().recipe_settings == {"masking": "block", "wavelet": True}
+    choose(rows.start_from, "stage-one")
+    assert rows.stage_two.isVisibleTo(dock)
+    assert wanted().recipe_settings == {"patch": 4, "ratio": 0.0}
+    assert not rows.settings.isEnabled()
+    rows.stage_two.click()
+    assert wanted().recipe_settings == {"patch": 4}
+    choose(rows.recipe, "ddep")
+    assert rows.encoder.isVisibleTo(dock)
+    rows.encoder.setFocus()
+    QTest.keyClicks(rows.encoder, "microsoft/resnet-50")
+    QTest.keyClick(rows.encoder, Qt.Key.Key_Return)
+    assert (wanted().encoder, wanted().size) == ("microsoft/resnet-50", "1x")
+    choose(rows.recipe, "mdm")
+    assert (wanted().encoder, wanted().start_from) == ("", "")  # it is what was chosen last, where there is such
+    assert not rows.encoder.isVisibleTo(dock)
 
 
 def test_jobs_are_steered_from_the_table(dock, board):
@@ -272,6 +341,7 @@ def test_closing_the_dock_stops_what_runs_and_leaves_nothing_behind(viewer, home
 
     monkeypatch.setattr(estimates, "_COMMAND", (estimates.sys.executable, "-c", "import time; time.sleep(60)"))
     monkeypatch.setattr(_pretrain_form, "list_backbones", lambda: ())
+    monkeypatch.setattr(_pretrain_form, "list_recipes", lambda: ())
     board.revived = (JobView("a", board.root, "pretrain", "glands", "queued"),)
     kept = len(home._kept)
     made = Pretrain(viewer, board)

@@ -1,0 +1,259 @@
+"""The recipes of pretraining there are, in words: what each is, when to take it, its sizes and its settings.
+
+Ours and those of other packages come by the same door, the registry; a recipe that is not ours is told by the first line of its
+docstring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mdm_studio import registry
+from mdm_studio.errors import MDMStudioError
+from mdm_studio.services.backbone_list import BackboneFacts
+
+SettingKind = Literal["int", "float", "bool", "choice", "text"]
+ENCODER_NETWORK = "denoiser"
+"""Kind of network that is made over an encoder of others."""
+STAGED = "maskdm"
+"""The recipe whose second stage is trained on whole images."""
+_ORDER = ("mdm", "ddpm", "maskdm", "mae", "ddep", "dep")
+_WORDS = {
+    "mdm": (
+        "masked diffusion",
+        "Hides patches, a few or nearly all, and learns to paint them in. The usual choice: good features for masks from few "
+        "strokes.",
+    ),
+    "ddpm": (
+        "denoising diffusion",
+        "Learns to take noise away. To compare with the papers, to go on with their checkpoints, or to make new images "
+        "afterwards.",
+    ),
+    "maskdm": (
+        "masked denoising, a transformer",
+        "A transformer learns to take noise away from the few patches it is shown: quick steps on a GPU. A second stage on "
+        "whole images makes it fit to draw new ones.",
+    ),
+    "mae": (
+        "masked autoencoder, a transformer",
+        "A transformer paints in three quarters of the image from the rest. It wants thousands of images and long training.",
+    ),
+    "dep": (
+        "denoising with an encoder of others",
+        "Begins with an encoder that others have trained, and trains all of it to take noise away. For networks that are then "
+        "fine-tuned on labels.",
+    ),
+    "ddep": (
+        "denoising, the decoder alone",
+        "Leaves an encoder of others as it is and trains a decoder over it: little to train. For networks that are then "
+        "fine-tuned on labels.",
+    ),
+}
+_SIZE_WORDS = {
+    "tiny": "to try it out",
+    "small": "a laptop's processor",
+    "base": "a GPU, or a day",
+    "large": "a large GPU",
+    "mdm-192": "of the paper, a large GPU",
+    "adm-256": "of the papers, a large GPU",
+    "1x": "narrow decoder",
+    "2x": "twice as wide",
+    "3x": "three times as wide",
+}
+_FIXED = frozenset({"t_max"})  # another number of timesteps is another diffusion: nothing to try out in a form
+
+
+@dataclass(frozen=True)
+class SettingFacts:
+    """A setting of a recipe.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"int", "float", "bool", "choice", "text"}
+    default : object
+    words : str
+        What it is.
+    choices : tuple of str
+        Of a choice.
+    """
+
+    name: str
+    kind: SettingKind
+    default: Any
+    words: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name.replace("_", " ").capitalize()
+
+
+@dataclass(frozen=True)
+class RecipeFacts:
+    """What a user needs to know to choose a recipe.
+
+    Attributes
+    ----------
+    name : str
+    title, words : str
+        What it is in a few words; and when to take it.
+    network : str
+        Kind of network that it trains.
+    sizes : mapping of str to str
+        Sizes of that network in words; the first is the usual one.
+    settings : tuple of SettingFacts
+    t_max : int
+        Timesteps there are; 0 for none.
+    wants_encoder : bool
+        Its network is made over an encoder of others.
+    """
+
+    name: str
+    title: str = ""
+    words: str = ""
+    network: str = "unet"
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[SettingFacts, ...] = ()
+    t_max: int = 0
+    wants_encoder: bool = False
+
+    @property
+    def label(self) -> str:
+        """For a list."""
+        return f"{self.name}: {self.title}" if self.title else self.name
+
+    def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `values` that are settings of this recipe, of the right kind, and not the defaults."""
+        kinds: dict[SettingKind, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+        found = {}
+        for setting in self.settings:
+            value = values.get(setting.name, setting.default)
+            right = value in setting.choices if setting.choices else type(value) in kinds.get(setting.kind, (str,))
+            if right and value != setting.default:
+                found[setting.name] = value
+        return found
+
+
+def list_recipes() -> tuple[RecipeFacts, ...]:
+    """Facts about every recipe that is installed: ours first, then others by name; one that cannot be loaded is left out.
+
+    Slow the first time, because it loads PyTorch: call it on a thread where somebody waits.
+    """
+    names = registry.names("recipes")
+    ordered = [*(name for name in _ORDER if name in names), *(name for name in names if name not in _ORDER)]
+    found = []
+    for name in ordered:
+        try:
+            found.append(recipe_facts(name))
+        except (MDMStudioError, ImportError, AttributeError):  # a package of others that is broken must not hide all recipes
+            continue
+    return tuple(found)
+
+
+def recipe_facts(name: str) -> RecipeFacts:
+    """Facts about a recipe.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this name.
+    """
+    recipe = registry.load("recipes", name)
+    network = registry.load("backbones", recipe.network)
+    title, words = _WORDS.get(name) or (_first_sentence(recipe), "")
+    return RecipeFacts(
+        name,
+        title,
+        words,
+        recipe.network,
+        {size: _size_words(size) for size in network.sizes},
+        settings_of(recipe),
+        recipe().t_max,
+        recipe.network == ENCODER_NETWORK,
+    )
+
+
+def settings_of(recipe: type) -> tuple[SettingFacts, ...]:
+    """The settings of a recipe that a form can show: numbers, texts, switches, and choices by `Literal`."""
+    types, words = get_type_hints(recipe), _words_of_attributes(inspect.getdoc(recipe) or "")
+    found = []
+    for each in dataclasses.fields(recipe):  # type: ignore[arg-type]  # a recipe is a dataclass
+        kind, choices = _kind(types[each.name])
+        if kind is not None and each.name not in _FIXED and each.default is not dataclasses.MISSING:
+            found.append(SettingFacts(each.name, kind, each.default, words.get(each.name, ""), choices))
+    return tuple(found)
+
+
+def _kind(hint: Any) -> tuple[SettingKind | None, tuple[str, ...]]:
+    if get_origin(hint) is Literal and all(isinstance(each, str) for each in get_args(hint)):
+        return "choice", get_args(hint)
+    kinds: dict[Any, SettingKind] = {int: "int", float: "float", bool: "bool", str: "text"}
+    return kinds.get(hint), ()
+
+
+def _words_of_attributes(text: str) -> dict[str, str]:
+    """What a docstring of NumPy's form says of each attribute, in one line."""
+    found: dict[str, list[str]] = {}
+    section = text.partition("Attributes\n----------\n")[2]
+    names: list[str] = []
+    for line in section.splitlines():
+        head = re.fullmatch(r"(\w[\w, ]*?)\s*(?::.*)?", line)
+        if re.fullmatch(r"-{3,}", line):  # the next section: its title was no attribute
+            for name in names:
+                found.pop(name, None)
+            break
+        if head:
+            names = [name.strip() for name in head[1].split(",")]
+            found |= {name: [] for name in names}
+        for name in names if line.startswith(" ") else ():
+            found[name].append(line.strip())
+    return {name: re.sub(r"`+", "", " ".join(lines)) for name, lines in found.items()}
+
+
+def _first_sentence(recipe: type) -> str:
+    line = (inspect.getdoc(recipe) or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:] if line[1:2].islower() else line
+
+
+def _size_words(name: str) -> str:
+    return f"{name}: {_SIZE_WORDS[name]}" if name in _SIZE_WORDS else name
+
+
+# ---- what a training may begin with ------------------------------------------------------------------------------------
+
+
+def fitting_starts(backbones: Iterable[BackboneFacts], recipe: RecipeFacts, channels: int = 0) -> tuple[BackboneFacts, ...]:
+    """Those whose weights a training by this recipe can begin with: networks of its kind that read so many channels.
+
+    Parameters
+    ----------
+    channels : int
+        Channels that the new network will read; 0 if that is not known yet.
+    """
+    return tuple(
+        facts
+        for facts in backbones
+        if facts.problem is None
+        and facts.kind == recipe.network
+        and (not channels or not facts.in_channels or facts.in_channels == channels)
+    )
+
+
+def may_be_second_stage(recipe: RecipeFacts, start: BackboneFacts | None) -> bool:
+    """Whether `start` is a first stage of MaskDM, trained on some of the patches: a second one on all of them may follow."""
+    if recipe.name != STAGED or start is None or start.recipe.get("name") != STAGED:
+        return False
+    ratio = start.recipe.get("ratio", next((each.default for each in recipe.settings if each.name == "ratio"), 0))
+    return bool(ratio)
+
+
+def second_stage(start: BackboneFacts) -> dict[str, Any]:
+    """Settings of the second stage: those of the first one, and nothing hidden."""
+    return {name: value for name, value in start.recipe.items() if name not in ("name", "t_max")} | {"ratio": 0.0}
