@@ -17,7 +17,8 @@ from mdm_studio.io.labels import find_labels, read_labels
 
 METRICS = ("dice", "iou", "miou", "aji", "object_dice")
 _PER_CLASS = ("dice", "iou")
-_OBJECT = 1  # the only class of truth that numbers its objects
+OF_OBJECTS = [1]
+"""Classes where the truth numbers its objects: any of them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class EvaluationRequest:
     Attributes
     ----------
     predictions, truth : Path
-        Folders whose files carry their image's name.
+        Folders whose files carry their image's name. Where a classifier is evaluated (`mdm_studio.services.robustness`),
+        `predictions` is its file.
     metrics : tuple of str
         Some of `METRICS`.
     objects : bool
@@ -71,7 +73,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Prediction and truth of one plane."""
 
     name: str
@@ -89,21 +91,40 @@ def evaluate_folder(request: EvaluationRequest) -> Evaluation:
     InputError
         If no name matches, or sizes differ.
     """
-    _check(request)
-    files = [path for path in sorted(request.truth.iterdir()) if path.is_file() or path.suffix == ".zarr"]
+    check_metrics(request)
+    _check_folder(request.predictions, "predictions")
+    files = files_of_truth(request.truth)
     found = find_labels(files, request.predictions)
     missing = [image_name(path) for path in files if path not in found]
     pairs = [pair for truth, prediction in found.items() for pair in _pairs(truth, prediction, request)]
-    classes = [_OBJECT] if request.objects else _classes(pairs, request)
+    classes = OF_OBJECTS if request.objects else _classes(pairs, request)
     rows, pooled = [], np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
     for pair in pairs:
-        table, row = _score(pair, classes, request)
+        table, row = score_pair(pair, classes, request)
         pooled += table
         rows.append(row)
-    return Evaluation(_summary(rows, pooled, classes, request), rows, missing)
+    return Evaluation(summarise(rows, pooled, classes, request), rows, missing)
 
 
-def _check(request: EvaluationRequest) -> None:
+def files_of_truth(folder: Path) -> list[Path]:
+    """The label maps of a folder.
+
+    Raises
+    ------
+    InputError
+        If it is no folder.
+    """
+    _check_folder(folder, "truth")
+    return [path for path in sorted(folder.iterdir()) if path.is_file() or path.suffix == ".zarr"]
+
+
+def _check_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give the folder of the {what}")
+
+
+def check_metrics(request: EvaluationRequest) -> None:
+    """Make sure that the metrics exist and fit the kind of truth, else a `UsageError`."""
     unknown = [metric for metric in request.metrics if metric not in METRICS]
     if unknown or not request.metrics:
         raise UsageError(f"--metrics {','.join(unknown) or '(none)'} is not known; choose from {','.join(METRICS)}")
@@ -111,12 +132,9 @@ def _check(request: EvaluationRequest) -> None:
         raise UsageError("aji and object_dice compare objects; say with --instances that the truth numbers its objects")
     if request.foreground is not None and not request.objects:
         raise UsageError("--foreground goes with --instances: it says which class of the masks the numbered objects are")
-    for folder, what in ((request.predictions, "predictions"), (request.truth, "truth")):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder; give the folder of the {what}")
 
 
-def _pairs(truth: Path, prediction: Path, request: EvaluationRequest) -> Iterator[_Pair]:
+def _pairs(truth: Path, prediction: Path, request: EvaluationRequest) -> Iterator[Pair]:
     """Planes of one image, binary where the truth numbers its objects but the prediction does not."""
     with open_image(truth, values=True) as image:
         shape, planes = (image.height, image.width), image.planes
@@ -125,7 +143,7 @@ def _pairs(truth: Path, prediction: Path, request: EvaluationRequest) -> Iterato
         found = read_labels(prediction, shape, plane)
         if request.objects:
             found = _objects(found, request.foreground, prediction)
-        yield _Pair(image_name(truth) + (f"[{plane}]" if planes > 1 else ""), found, wanted)
+        yield Pair(image_name(truth) + (f"[{plane}]" if planes > 1 else ""), found, wanted)
 
 
 def _objects(found: NDArray[Any], foreground: int | None, path: Path) -> NDArray[Any]:
@@ -141,15 +159,15 @@ def _objects(found: NDArray[Any], foreground: int | None, path: Path) -> NDArray
     return found
 
 
-def _classes(pairs: Sequence[_Pair], request: EvaluationRequest) -> list[int]:
+def _classes(pairs: Sequence[Pair], request: EvaluationRequest) -> list[int]:
     values: set[int] = set()
     for pair in pairs:
         values |= set(np.unique(pair.truth).tolist()) | set(np.unique(pair.prediction).tolist())
     return sorted(values - {request.unlabelled, request.ignore})
 
 
-def _score(pair: _Pair, classes: list[int], request: EvaluationRequest) -> tuple[NDArray[np.int64], dict[str, object]]:
-    """Contingency table and scores of one plane."""
+def score_pair(pair: Pair, classes: list[int], request: EvaluationRequest) -> tuple[NDArray[np.int64], dict[str, object]]:
+    """Contingency table and scores of one plane; `classes` are those of all planes."""
     left_out = {value for value in (request.unlabelled, request.ignore) if value is not None}
     if request.objects:
         table = confusion((pair.prediction > 0).astype(np.uint8), (pair.truth > 0).astype(np.uint8), classes)
@@ -172,9 +190,10 @@ def _column(metric: str, value: int, request: EvaluationRequest) -> str:
     return metric if request.objects else f"{metric} {value}"
 
 
-def _summary(
+def summarise(
     rows: list[dict[str, object]], pooled: NDArray[np.int64], classes: list[int], request: EvaluationRequest
 ) -> list[Score]:
+    """Scores over all planes, of the rows and the sum of the tables that `score_pair` gave."""
     scores = []
     for metric in request.metrics:
         if metric in _PER_CLASS:

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mdm_studio.cli.app import app
+from mdm_studio.testing import blobs
 
 
 @pytest.fixture
@@ -38,3 +39,30 @@ def test_table(folders):
 def test_help_shows_an_example():
     result = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"})
     assert "mdm-studio evaluate masks/ truth/" in result.stdout
+
+
+def test_a_classifier_on_images_as_they_are_and_spoilt(run, fitted, images_and_labels, tmp_path):
+    truth = tmp_path / "dense"
+    truth.mkdir()
+    Image.fromarray(blobs(60, 70, seed=0)[1].astype(np.uint8)).save(truth / "field0.png")
+    dense = [fitted, truth, "--images", images_and_labels[0]]
+    spoilt = ["--corruptions", "gaussian_noise,fog", "--severities", "1,5", "--metrics", "miou"]
+    shown = run("evaluate", *dense, *spoilt, "--out", tmp_path / "table.csv", "--csv", tmp_path / "rows.csv")
+    assert shown.code == 0
+    assert "gaussian_noise" in shown.stdout
+    assert "miou, clean" in shown.stdout
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["corruption"], row["severity"]) for row in rows] == [
+        ("clean", "0"), ("gaussian_noise", "1"), ("gaussian_noise", "5"), ("fog", "1"), ("fog", "5"),
+    ]  # fmt: skip
+    with (tmp_path / "rows.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+    plain = json.loads(run("evaluate", *dense, "--json", "--metrics", "miou").stdout)
+    assert plain["scores"][0]["mean"] == pytest.approx(float(rows[0]["mean"]))
+    assert "choose from" in run("evaluate", *dense, "--corruptions", "smog").error
+
+
+def test_options_that_do_not_go_together(run, folders, tmp_path):
+    assert "--corruptions is for a classifier" in run("evaluate", *folders, "--corruptions", "fog").error
+    assert "--images" in run("evaluate", tmp_path / "a.mdm", folders[1]).error
