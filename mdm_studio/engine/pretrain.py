@@ -217,7 +217,7 @@ class Pretrainer:
         return np.stack(seen_all), np.stack(made_all)
 
     def start_from(self, weights: Arrays) -> None:
-        """Begin with the weights of a backbone instead of random ones.
+        """Begin with the weights of a backbone instead of random ones, or with those of a part of it, such as an encoder.
 
         Raises
         ------
@@ -225,8 +225,8 @@ class Pretrainer:
             If they are those of another network.
         """
         try:
-            self.net.load_state_dict(weights)
-            self.ema.module.load_state_dict(weights)
+            for net in (self.net, self.ema.module):
+                net.load_state_dict(net.state_dict() | weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the backbone to start from does not fit this network ({str(error).splitlines()[0]}); "

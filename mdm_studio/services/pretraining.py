@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 
 from mdm_studio import registry
-from mdm_studio.engine.backbones import BackboneCard, find_backbone
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
-from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer, Step
-from mdm_studio.engine.recipes import Recipe
-from mdm_studio.errors import CheckpointError, InputError, JobError, UsageError
+from mdm_studio.engine.pretrain import Pretrainer, Step
+from mdm_studio.errors import CheckpointError, JobError
 from mdm_studio.io.backbone_files import WEIGHTS, read_weights
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
-from mdm_studio.nn.network import NetworkConfig
 from mdm_studio.services.jobs.states import JobReport
 from mdm_studio.services.pretraining_job import Job, network_type
+from mdm_studio.services.pretraining_plan import make_recipe, named_size, plan, recipe_config
 from mdm_studio.services.pretraining_report import sample_sheet
 from mdm_studio.services.pretraining_result import publish, snapshot, write_result
 
@@ -38,126 +35,6 @@ _EARLY_STEPS = (20, 50, 100)  # somebody may be watching a job that has just beg
 _FIRST_SECONDS = 60.0  # where steps are slow, the first save does not wait for the twentieth
 _SAVE_SECONDS = 300.0  # what a power cut can cost, in time
 _SAVE_SHARE = 20  # an early save may take a twentieth of the time since the last one
-
-
-def plan(
-    paths: Sequence[Path],
-    *,
-    name: str,
-    recipe: str = "mdm",
-    recipe_settings: dict[str, Any] | None = None,
-    size: str = "",
-    encoder: str = "",
-    config: PretrainConfig,
-    channels: tuple[int, ...] | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    checkpoint_every: int = 200,
-    start_from: str | None = None,
-    publish: bool = False,
-) -> tuple[Job, list[str]]:
-    """Look at the images and settle what the job will do; also one line for each image that cannot be read.
-
-    Raises
-    ------
-    UsageError
-        If no budget is given, or a setting does not fit the network.
-    InputError
-        If no image can be read, or their channels differ.
-    """
-    if steps is None and minutes is None:
-        raise UsageError("how long should it train? Give --steps N or --minutes M")
-    planes, unreadable = survey(paths, channels, config.intensity)
-    counts = {info.shape[0] for info in planes}
-    # grey images are repeated to three channels beside colour ones; anything else must agree
-    in_channels = 3 if counts <= {1, 2, 3} else max(counts)
-    if len(counts - {1}) > 1 and in_channels > 3:
-        raise InputError(f"the images have {sorted(counts)} channels; choose the same for all with --channels")
-    made = make_recipe(recipe, recipe_settings or {})
-    network = dataclasses.replace(
-        named_size(recipe, size), in_channels=in_channels, out_channels=made.out_channels(in_channels)
-    ).for_crop(config.crop)
-    if made.cosine and steps and not config.decay_steps:
-        config = dataclasses.replace(config, decay_steps=steps)
-    begin = None if start_from is None else find_backbone(start_from).resolve()
-    if begin is not None:
-        network = _network_of(begin, network)
-    if config.crop % network.total_stride or config.crop % getattr(made, "patch", 1):
-        raise UsageError(f"--crop {config.crop} must be a multiple of {network.total_stride} and of the patch size")
-    readable = tuple(dict.fromkeys(str(info.path.resolve()) for info in planes))
-    job = Job(
-        readable, channels, recipe, dataclasses.asdict(made), network, config, name, steps, minutes, checkpoint_every,
-        None if begin is None else str(begin), publish,
-    )  # fmt: skip
-    return job, unreadable
-
-
-def make_recipe(name: str, settings: Mapping[str, Any]) -> Recipe:
-    """A recipe with these settings, the others as usual.
-
-    Raises
-    ------
-    UsageError
-        If there is no such recipe or setting, or a value is none it takes; the message names those there are.
-    """
-    kind: type[Recipe] = registry.load("recipes", name)
-    hints = get_type_hints(kind)
-    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    for key, value in settings.items():
-        if key not in known:
-            raise UsageError(f"the recipe {name} has no setting {key!r}; it has {', '.join(known)}")
-        choices = get_args(known[key]) if get_origin(known[key]) is Literal else ()
-        right = value in choices if choices else isinstance(value, (int, float) if known[key] is float else known[key])
-        if not right:
-            wanted = f"one of {', '.join(choices)}" if choices else known[key].__name__
-            raise UsageError(f"the setting {key} of the recipe {name} is {wanted}, not {value!r}")
-    return kind(**settings)
-
-
-def recipe_config(recipe: str, **given: Any) -> PretrainConfig:
-    """Numbers of a run: those given, else those that the recipe wants, else the usual ones.
-
-    Raises
-    ------
-    UsageError
-        If there is no such recipe.
-    """
-    kind: type[Recipe] = registry.load("recipes", recipe)
-    return PretrainConfig(**(dict(kind.defaults) | given))
-
-
-def named_size(recipe: str, size: str) -> NetworkConfig:
-    """Network of a size that has a name; an empty one is the recipe's usual size.
-
-    Raises
-    ------
-    UsageError
-        If the recipe's network has no such size; the message names those there are.
-    """
-    sizes = network_type(recipe).sizes
-    try:
-        return sizes[size or next(iter(sizes))]
-    except KeyError as error:
-        raise UsageError(
-            f"--size {size!r} is not known to the recipe {recipe}; choose one of {', '.join(sizes)}"
-        ) from error
-
-
-def _network_of(folder: Path, wanted: NetworkConfig) -> NetworkConfig:
-    """Shape of the network to start from; it must be of the same kind, and read and predict the channels of the new one."""
-    card = BackboneCard.read(folder)
-    found = card.network()
-    if type(found) is not type(wanted):
-        raise UsageError(
-            f"{card.name} is a network of another kind ({card.arch.get('kind')}) than this recipe trains; "
-            "start from another backbone or from nothing"
-        )
-    if (found.in_channels, found.out_channels) != (wanted.in_channels, wanted.out_channels):
-        raise UsageError(
-            f"the backbone to start from reads {found.in_channels} channels and predicts {found.out_channels}; these images "
-            f"and this recipe need {wanted.in_channels} and {wanted.out_channels}: give other --channels or start from nothing"
-        )
-    return found
 
 
 def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterator[JobReport]:
@@ -177,13 +54,13 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
     trainer = Pretrainer(job.network, recipe, job.config)
     try:
-        elapsed = _restore(trainer, folder, job.start_from)
+        elapsed = _restore(trainer, folder, job)
         yield from _Run(folder, job, trainer, planes, elapsed).reports(stop)
     finally:
         trainer.close()
 
 
-def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> float:
+def _restore(trainer: Pretrainer, folder: JobFolder, job: Job) -> float:
     """Load the newest readable checkpoint, or what the job starts from; return the seconds trained so far."""
     elapsed = 0.0
     failures: list[str] = []
@@ -199,8 +76,10 @@ def _restore(trainer: Pretrainer, folder: JobFolder, start_from: str | None) -> 
     else:
         if failures:
             raise CheckpointError(failures[0])
-        if start_from is not None:
-            trainer.start_from(_start_weights(Path(start_from)))
+        if job.start_from is not None:
+            trainer.start_from(_start_weights(Path(job.start_from)))
+        elif job.encoder:
+            trainer.start_from(_encoder_weights(job))
     if trainer.accelerator.is_main_process:
         folder.rewind_metrics(trainer.step)
     return elapsed
@@ -210,6 +89,15 @@ def _start_weights(folder: Path) -> dict[str, torch.Tensor]:
     if not (folder / WEIGHTS).is_file():
         raise JobError(f"the backbone that this job starts from is gone: {folder}; put it back, or start a new job")
     return {name: value.float() for name, value in read_weights(folder).items()}
+
+
+def _encoder_weights(job: Job) -> dict[str, torch.Tensor]:
+    """What an encoder of others begins with, the decoder over it being random."""
+    from mdm_studio.engine.hub_import import denoiser_network  # here: it needs the library of the encoders
+
+    width = next(iter(network_type(job.recipe).sizes))  # of the decoder, which has no weights there
+    _, weights = denoiser_network(job.encoder, width, frozen=True, in_channels=job.network.in_channels)
+    return weights
 
 
 def save_due(step: int, every: int, since_s: float, cost_s: float, *, first: bool) -> bool:

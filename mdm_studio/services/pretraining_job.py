@@ -38,6 +38,8 @@ class Job:
         Steps between checkpoints: what a power cut can cost.
     publish : bool
         Put the finished backbone among the user's, so that it is in every list of backbones.
+    encoder : str
+        Of dep and ddep: the encoder whose weights the run begins with, a model of Hugging Face or a folder; empty is random.
     """
 
     images: tuple[str, ...]
@@ -52,6 +54,7 @@ class Job:
     checkpoint_every: int = 200
     start_from: str | None = None
     publish: bool = False
+    encoder: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of the job."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mdm_studio.engine.backbones import load_backbone
+from mdm_studio.engine.recipes import Place
 from mdm_studio.nn.unet import UNet, UNetConfig
 from mdm_studio.testing import golden_fill
 
@@ -48,11 +49,14 @@ def test_import(run, state, tmp_path, wrapper):
     assert (facts["default_blocks"], facts["default_timesteps"], facts["intensity"]) == ([2, 3], [50, 150], "range")
     backbone = load_backbone(__import__("pathlib").Path(facts["folder"]))
     assert all(torch.equal(value, state[name]) for name, value in backbone.net.state_dict().items())
+    assert facts["recipe"]["name"] == "ddpm"  # six channels: noise and variance
+    assert facts["recipe"]["learn_sigma"]
     x = torch.rand(1, 3, 32, 32)
     expected = UNet(CONFIG).eval()
     expected.load_state_dict(state)
     with torch.no_grad():
-        found, wanted = backbone.features(x, 50, {3})[3], expected.features(x, torch.tensor([50]), {3})[3]
+        seen = backbone.recipe.feature_input(x, 50, [Place()])
+        found, wanted = backbone.features(x, 50, {3})[3], expected.features(seen, torch.tensor([50]), {3})[3]
     # PyTorch takes the variance of a channels-last group norm in one pass; these weights make means far above the spread
     assert (found - wanted).norm() <= 1e-3 * wanted.norm()
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
+from mdm_studio.nn.network import NetworkConfig
+
 
 @dataclass(frozen=True)
 class Example:
@@ -87,6 +89,10 @@ class Recipe:
         """Whether what is seen of an image when features are taken depends on more than its window: `Place.image` is wanted."""
         return False
 
+    def for_network(self, network: NetworkConfig) -> Recipe:
+        """The recipe for this network; what both know of, such as the size of a patch, is said by the network."""
+        return self
+
     def out_channels(self, in_channels: int) -> int:
         """Channels that the network predicts for an image of `in_channels`."""
         return in_channels
@@ -106,6 +112,14 @@ class Recipe:
     def restored(self, prediction: Tensor, example: Example) -> Tensor:
         """The images that the network believes in, ``(B, C, H, W)`` in [-1, 1], for pictures."""
         return prediction
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """What the network sees or draws as images in [-1, 1]; recipes that look at something else turn it back."""
+        return x
+
+    def bounds(self, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """Lowest and highest value of what is drawn, for samplers."""
+        return -1.0, 1.0
 
     def feature_input(self, x: Tensor, t: int, places: Sequence[Place]) -> Tensor:
         """What the network sees when features of ``(B, C, H, W)`` are taken at timestep `t`; one place for each of B."""
