@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import JobError, MDMStudioError, OutputError
 from mdm_studio.io.atomic import write_json
+from mdm_studio.services.asking import ask_process, read_answer
 from mdm_studio.services.jobs.worker import thread_count
 
 if TYPE_CHECKING:
@@ -133,18 +134,18 @@ def measure_speed(request: SpeedRequest, stop: Callable[[], bool] = lambda: Fals
         If such a network cannot be trained here, with the reason.
     """
     values = asdict(request) | {"images": list(request.images[:_IMAGES])}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            output = _communicate(process, json.dumps(values), stop)
-        finally:
-            if process.poll() is None:
-                process.kill()
-    if output is None:
+    try:
+        done = ask_process(_COMMAND, values, stop, _LONGEST)
+    except TimeoutError as error:
+        raise JobError(
+            f"no result within {as_duration(_LONGEST)}: the computer is busy, or the network too large for it; "
+            "measure again later, choose a smaller size, or start without an estimate"
+        ) from error
+    if done is None:
         return None
-    if process.returncode == -signal.SIGKILL:
+    if done.returncode == -signal.SIGKILL:
         raise JobError(_NO_MEMORY)
-    speed = _answer(*output)
+    speed = _answer(done)
     _keep(request.key, speed)
     return speed
 
@@ -155,28 +156,11 @@ def keep_speed(request: SpeedRequest, images_per_s: float, device: str) -> None:
     _keep(request.key, Speed(images_per_s, words, time.time()))
 
 
-def _communicate(process: subprocess.Popen[str], request: str, stop: Callable[[], bool]) -> tuple[str, str] | None:
-    deadline = time.monotonic() + _LONGEST
-    wanted: str | None = request
-    while not stop():
-        try:
-            return process.communicate(wanted, timeout=0.1)
-        except subprocess.TimeoutExpired:
-            wanted = None  # it was handed over
-        if time.monotonic() > deadline:
-            raise JobError(
-                f"no result within {as_duration(_LONGEST)}: the computer is busy, or the network too large for it; "
-                "measure again later, choose a smaller size, or start without an estimate"
-            )
-    return None
-
-
-def _answer(output: str, errors: str) -> Speed:
+def _answer(done: subprocess.CompletedProcess[str]) -> Speed:
     try:
-        values: dict[str, Any] = json.loads(output.splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        last = (errors.strip().splitlines() or ["it said nothing"])[-1]
-        message = f"the speed could not be measured ({last}); choose a smaller size, or start without an estimate"
+        values = read_answer(done)
+    except ValueError as error:
+        message = f"the speed could not be measured ({error}); choose a smaller size, or start without an estimate"
         raise JobError(message) from error
     if "error" in values:
         raise JobError(str(values["error"]))

@@ -35,27 +35,27 @@ _WORDS = {
         "afterwards.",
     ),
     "maskdm": (
-        "masked denoising, a transformer",
+        "masked denoising",
         "A transformer learns to take noise away from the few patches it is shown: quick steps on a GPU. A second stage on "
         "whole images makes it fit to draw new ones.",
     ),
     "mae": (
-        "masked autoencoder, a transformer",
+        "masked autoencoder",
         "A transformer paints in three quarters of the image from the rest. It wants thousands of images and long training.",
     ),
     "dep": (
-        "denoising with an encoder of others",
+        "denoising, whole network",
         "Begins with an encoder that others have trained, and trains all of it to take noise away. For networks that are then "
         "fine-tuned on labels.",
     ),
     "ddep": (
-        "denoising, the decoder alone",
+        "denoising, decoder alone",
         "Leaves an encoder of others as it is and trains a decoder over it: little to train. For networks that are then "
         "fine-tuned on labels.",
     ),
 }
 _SIZE_WORDS = {
-    "tiny": "to try it out",
+    "tiny": "a laptop's processor",
     "small": "a laptop's processor",
     "base": "a GPU, or a day",
     "large": "a large GPU",
@@ -182,12 +182,15 @@ def recipe_facts(name: str) -> RecipeFacts:
 
 def settings_of(recipe: type) -> tuple[SettingFacts, ...]:
     """The settings of a recipe that a form can show: numbers, texts, switches, and choices by `Literal`."""
-    types, words = get_type_hints(recipe), _words_of_attributes(inspect.getdoc(recipe) or "")
+    types = get_type_hints(recipe)
+    words: dict[str, str] = {}
+    for each in reversed(recipe.__mro__):  # a setting is explained where it was made
+        words |= _words_of_attributes(inspect.cleandoc(each.__doc__ or ""))
     found = []
-    for each in dataclasses.fields(recipe):  # type: ignore[arg-type]  # a recipe is a dataclass
-        kind, choices = _kind(types[each.name])
-        if kind is not None and each.name not in _FIXED and each.default is not dataclasses.MISSING:
-            found.append(SettingFacts(each.name, kind, each.default, words.get(each.name, ""), choices))
+    for setting in dataclasses.fields(recipe):  # type: ignore[arg-type]  # a recipe is a dataclass
+        kind, choices = _kind(types[setting.name])
+        if kind is not None and setting.name not in _FIXED and setting.default is not dataclasses.MISSING:
+            found.append(SettingFacts(setting.name, kind, setting.default, words.get(setting.name, ""), choices))
     return tuple(found)
 
 
@@ -223,7 +226,9 @@ def _first_sentence(recipe: type) -> str:
 
 
 def _size_words(name: str) -> str:
-    return f"{name}: {_SIZE_WORDS[name]}" if name in _SIZE_WORDS else name
+    """A size and what it is for; ``mae-tiny`` is a ``tiny`` one."""
+    words = _SIZE_WORDS.get(name) or _SIZE_WORDS.get(name.rpartition("-")[2])
+    return f"{name}: {words}" if words else name
 
 
 # ---- what a training may begin with ------------------------------------------------------------------------------------

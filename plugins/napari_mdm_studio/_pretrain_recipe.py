@@ -211,6 +211,9 @@ class RecipeRows:
         self.settings.offer(facts.settings)
         self.settings.put(self._kept.get(facts.name, {}))
         self.advanced.setVisible(bool(facts.settings))
+        if self.advanced.isExpanded():
+            self.settings.adjustSize()
+            self.advanced.expand(animate=False)  # it takes the height that it has now
 
     def _show_starts(self, facts: RecipeFacts) -> None:
         self.start_from.clear()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import time
 
@@ -60,7 +61,7 @@ def test_a_measurement_can_be_stopped_at_once_and_ends_by_itself(monkeypatch, im
 )
 def test_what_went_wrong_is_told(output, errors, words):
     with pytest.raises(JobError, match=words):
-        estimates._answer(output, errors)
+        estimates._answer(subprocess.CompletedProcess([], 0, output, errors))
 
 
 def test_the_process_answers_in_words_when_it_cannot(monkeypatch, tmp_path):
