@@ -223,7 +223,7 @@ class UViT(Network):
         side = self.config.image_size
         if x.shape[2:] != (side, side):
             raise ValueError(f"images of {x.shape[2]} x {x.shape[3]}: this network was made for {side} x {side}")
-        shown = None if hidden is None else visible_patches(hidden)
+        shown = None if hidden is None else self._visible(hidden)
         for last in self.encoder.blocks(self.encoder.embedded(x, timesteps, shown)):
             h = last
         h = self.encoder.norm(h)[:, _EXTRAS:]  # (B, n, dim)
@@ -261,6 +261,12 @@ class UViT(Network):
             everywhere = answers.new_zeros(len(answers), self.config.grid**2, answers.shape[2])
             answers = everywhere.scatter(1, shown[:, :, None].expand_as(answers), answers)
         return from_patches(answers, self.config.patch, side, side)
+
+    def _visible(self, hidden: Tensor) -> Tensor:
+        """Indices ``(B, n)`` of the visible patches; of each kind as many in every image."""
+        each = self.config.grid**2
+        kinds = hidden.split(each, dim=1)
+        return torch.cat([visible_patches(kind) + number * each for number, kind in enumerate(kinds)], dim=1)
 
     def _interleaved(self, h: Tensor, shown: Tensor | None) -> Tensor:
         """Coefficients in the place of pixels, from tokens of both kinds; the approximation's come first."""
