@@ -89,7 +89,7 @@ def test_other_shapes_are_listed(run, state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--arch", "tiny"], ["--arch", "small", "--option", "colour=1"], ["--arch", "small", "--option", "x"]]
+    "wrong", [["--arch", "huge"], ["--arch", "small", "--option", "colour=1"], ["--arch", "small", "--option", "x"]]
 )
 def test_wrong_architecture(run, state, tmp_path, wrong):
     torch.save(state, tmp_path / "model.pt")
