@@ -81,6 +81,18 @@ class BackboneFacts:
         return f"{self.name} \N{EN DASH} {self.what}" if self.what else self.name
 
     @property
+    def blocks_words(self) -> str:
+        """How its blocks are numbered."""
+        strides = [stride for _, stride in self.blocks]
+        if self.kind == "unet" or not strides:
+            return "Decoder blocks, from 0 (deepest). Deeper ones see more of the surroundings."
+        if strides[0] > strides[-1]:
+            return "Blocks, from 0 (coarsest). Coarser ones see more of the surroundings."
+        if strides[0] < strides[-1]:
+            return "Feature maps, from 0 (finest). Coarser ones see more of the surroundings."
+        return "Blocks, from 0 (first). Later ones know more of what things are, earlier ones more of how they look."
+
+    @property
     def has_timesteps(self) -> bool:
         """Whether there is a timestep to choose."""
         return self.t_max != 0

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
+from napari_mdm_studio._add_backbone import AddBackbone
 from napari_mdm_studio._numbers import as_text, parse_numbers
-from napari_mdm_studio._widgets import Section, folded, note, quietly
+from napari_mdm_studio._widgets import Section, folded, form, menu_button, note, quietly, row, show_row
 
 if TYPE_CHECKING:
     from mdm_studio.services.session import LiveSettings, Status
@@ -42,15 +43,35 @@ class BackboneBox(Section):
         self.device.setAccessibleName("Device in use")
         self.device.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.head.addWidget(self.device)
-        self.body.addWidget(self.backbone)
+        self.add, menu = menu_button("A&dd", "Take a network of others as a backbone.")
+        self.from_hub = menu.addAction("From &Hugging Face...", lambda: self.ask(hub=True))
+        self.from_folder = menu.addAction("From a &folder or checkpoint...", lambda: self.ask(hub=False))
+        self.dialog: AddBackbone | None = None
+        self.body.addLayout(row(self.backbone, self.add))
         self.body.addWidget(self.summary)
         self.features = FeaturesForm(home)
         self.fold = folded("Features, smoothing, device", "What is read of the backbone, and how.", self.features)
         self.body.addWidget(self.fold)
         home.relay(home.session.settings_changed, self._settings_changed, key=lambda *_: None, owner=self)
         home.relay(home.session.status_changed, self._status_changed, every=0.5, key=lambda *_: None, owner=self)
+        home.backbones_changed.connect(self.list_again)
         self.list_again()
         self._settings_changed(home.session.settings)
+
+    def ask(self, *, hub: bool) -> None:
+        """Open the window that adds a backbone."""
+        if self.dialog is not None:
+            self.dialog.raise_()
+            return
+        self.dialog = AddBackbone(self, hub=hub)
+        self.dialog.added.connect(self._added)
+        self.dialog.finished.connect(lambda _: setattr(self, "dialog", None))
+        self.dialog.open()
+
+    def _added(self, name: str) -> None:
+        """It is read from now on."""
+        self._home.backbones_changed.emit()
+        self._read_backbone(name)
 
     def list_again(self) -> None:
         """List the backbones there are now."""
@@ -62,6 +83,9 @@ class BackboneBox(Section):
     def end(self) -> None:
         """The list of backbones, which takes a while, may still come."""
         self._ended = True
+        self._home.backbones_changed.disconnect(self.list_again, missing_ok=True)
+        if self.dialog is not None:
+            self.dialog.reject()
 
     def _not_listed(self, why: str) -> None:
         if not self._ended:
@@ -72,13 +96,18 @@ class BackboneBox(Section):
             return
         self._facts = {facts.name: facts for facts in found}
         self.backbone.clear()
-        for facts in found:
-            self.backbone.addItem(facts.name, facts.name)
-            self.backbone.setItemData(self.backbone.count() - 1, facts.problem or facts.good_at, Qt.ItemDataRole.ToolTipRole)
+        for number, facts in enumerate(found):
+            self.backbone.addItem(facts.label, facts.name)
+            self.backbone.setItemData(number, facts.problem or facts.good_at, Qt.ItemDataRole.ToolTipRole)
+            if facts.problem is not None:
+                self.backbone.model().item(number).setEnabled(False)
         self._settings_changed(self._home.session.settings)
 
     def _choose_backbone(self, index: int) -> None:
-        name = self.backbone.itemData(index)  # what another one read means nothing to this one
+        self._read_backbone(self.backbone.itemData(index))
+
+    def _read_backbone(self, name: str) -> None:
+        """What another one read means nothing to this one."""
         self._home.session.choose(backbone=name, blocks=None, timesteps=None, scales=None, filters=None)
 
     def _settings_changed(self, settings: LiveSettings) -> None:
@@ -99,16 +128,14 @@ class FeaturesForm(QWidget):
     def __init__(self, home: SessionHome) -> None:
         super().__init__()
         self._home = home
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._rows = rows = form()
+        self.setLayout(rows)
         self.blocks, self.timesteps = QLineEdit(), QLineEdit()
-        self.blocks.setToolTip("Decoder blocks, from 0 (deepest): 7 or 4,6-8. Deeper ones see more of the surroundings.")
         self.timesteps.setToolTip("How much noise the backbone imagines, 0 to 1000: 50 or 50,200.")
         self.blocks.editingFinished.connect(lambda: self._numbers("blocks", self.blocks, (self._n_blocks or 1000) - 1))
-        self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, _LAST_TIMESTEP))
-        form.addRow("Bloc&ks", self.blocks)
-        form.addRow("&Timesteps", self.timesteps)
+        self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, self._latest))
+        rows.addRow("Bloc&ks", self.blocks)
+        rows.addRow("&Timesteps", self.timesteps)
         self.scales = [QCheckBox(f"{scale}x") for scale in _SCALES]
         scales = QHBoxLayout()
         for box, scale in zip(self.scales, _SCALES, strict=True):
@@ -116,11 +143,11 @@ class FeaturesForm(QWidget):
             box.setAccessibleName(f"Working scale {scale}")
             box.clicked.connect(self._choose_scales)
             scales.addWidget(box)
-        form.addRow("Working scale", scales)
+        rows.addRow("Working scale", scales)
         self.filters = QCheckBox("classical filters, too")
         self.filters.setToolTip("Edges, blobs and ridges at several sizes beside the backbone's features.")
         self.filters.clicked.connect(lambda on: home.session.choose(filters=on))
-        form.addRow("", self.filters)
+        rows.addRow("", self.filters)
         self.smooth = QSpinBox()
         self.smooth.setRange(0, _MAX_SMOOTH)
         self.smooth.setSuffix(" px")
@@ -128,14 +155,15 @@ class FeaturesForm(QWidget):
         self.smooth.setKeyboardTracking(False)
         self.smooth.setToolTip("Radius of the filter that smooths predictions and keeps the image's edges.")
         self.smooth.valueChanged.connect(lambda value: home.session.choose(smooth=value))
-        form.addRow("&Smoothing", self.smooth)
+        rows.addRow("&Smoothing", self.smooth)
         self.device = QComboBox()
         for name, words in _DEVICES:
             self.device.addItem(words, name)
         self.device.activated.connect(lambda index: home.session.choose(device=self.device.itemData(index)))
         self.device.setToolTip("Where the backbone runs.")
-        form.addRow("Device", self.device)
+        rows.addRow("Device", self.device)
         self._n_blocks: int | None = None
+        self._latest = _LAST_TIMESTEP
 
     def _numbers(self, name: str, field: QLineEdit, largest: int) -> None:
         """Choose what was typed, or mark it as wrong."""
@@ -156,6 +184,9 @@ class FeaturesForm(QWidget):
         """Show what the session reads."""
         facts = facts or BackboneFacts("")
         self._n_blocks = settings.n_blocks or len(facts.blocks) or None
+        self.blocks.setToolTip(f"{facts.blocks_words} For example 7 or 4,6-8.")
+        self._latest = _LAST_TIMESTEP if facts.t_max is None else facts.t_max
+        show_row(self._rows, self.timesteps, facts.has_timesteps)
         blocks = settings.blocks if settings.blocks is not None else facts.default_blocks
         timesteps = settings.timesteps if settings.timesteps is not None else facts.default_timesteps
         for field, numbers in ((self.blocks, blocks), (self.timesteps, timesteps)):

@@ -15,7 +15,7 @@ from napari_mdm_studio._jobs_table import JobsTable
 from napari_mdm_studio._pretrain_folder import FolderBox, usual_folder
 from napari_mdm_studio._pretrain_form import TrainingForm
 from napari_mdm_studio._pretrain_progress import ProgressBox
-from napari_mdm_studio._session_home import SEGMENT, home_of
+from napari_mdm_studio._session_home import home_of
 from napari_mdm_studio._widgets import Dock, button, note
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Pretrain(Dock):
         self.folder.changed.connect(self._surveyed)
         self.training.changed.connect(self._warn)
         self.jobs.selected.connect(self.progress.show_job)
-        self.progress.published.connect(lambda _: self._list_backbones())
+        self.progress.published.connect(lambda _: self.home.backbones_changed.emit())
+        self.home.backbones_changed.connect(self._list_again)
         self.home.relay(self.board.changed, self._jobs_changed, key=lambda *_: None, owner=self)
         self.home.closed.connect(self.end)
         self.home.has_dock(PRETRAIN, self)
@@ -77,6 +78,7 @@ class Pretrain(Dock):
             return
         self._ended = True
         self.home.closed.disconnect(self.end, missing_ok=True)
+        self.home.backbones_changed.disconnect(self._list_again, missing_ok=True)
         self.home.lost_dock(self)
         for part in (self.folder, self.training, self.jobs, self.progress):
             part.end()
@@ -166,21 +168,18 @@ class Pretrain(Dock):
         if self._finished is not None and finished - self._finished:
             names = ", ".join(view.name for view in views if view.id in finished - self._finished)
             self._say(f"{names} is finished and among the backbones.")
-            self._list_backbones()
+            self.home.backbones_changed.emit()
         self._finished = finished
         for view in views:
             if view.id in self._timed and view.state == "running" and view.step >= _TELLING and view.rate:
                 request, rate, device = self._timed.pop(view.id), view.rate, view.device
                 self.home.runner.start(partial(keep_speed, request, rate, device), done=_nothing, failed=self.home.warn)
 
-    def _list_backbones(self) -> None:
+    def _list_again(self) -> None:
+        """There is another backbone."""
         from mdm_studio.services.backbone_list import list_backbones
 
         self.home.runner.start(list_backbones, done=self.training.offer, failed=self.home.warn)
-        segment = self.home.docks.get(SEGMENT)
-        box = getattr(segment, "backbone", None)
-        if box is not None:
-            box.list_again()
 
 
 def _nothing(_: object) -> None:

@@ -111,11 +111,14 @@ class SessionHome:
         `napari_mdm_studio._project.open_project`.
     closed : Signal
         The session has ended.
+    backbones_changed : Signal
+        There is another backbone: lists of them are read again.
     project_asked : Signal
         The user wants the project in a folder. A program around the viewer that listens opens it; else it is opened here.
     """
 
     closed = Signal()
+    backbones_changed = Signal()
     project_asked = Signal(Path)
 
     def __init__(self, viewer: Viewer, session: Session, chosen: Preferences) -> None:

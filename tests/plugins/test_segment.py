@@ -9,7 +9,10 @@ import psutil
 import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, Qt
 
+from mdm_studio.errors import BackboneError
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.services.backbone_adding import Addition
+from mdm_studio.services.backbone_list import BackboneFacts
 from tests.plugins.gui import READY, press, settle, wait_until
 
 pytestmark = pytest.mark.gui
@@ -228,6 +231,52 @@ def test_features_are_chosen(viewer, home, session, dock):
     assert session.settings.smooth == 0
     form.filters.click()
     assert session.settings.filters is False
+
+
+def test_a_backbone_of_others_is_added_from_a_folder(viewer, home, session, dock, tmp_path, monkeypatch):
+    from qtpy.QtTest import QTest
+
+    from napari_mdm_studio import _add_backbone, _backbone_box
+
+    wait_until(lambda: dock.backbone.summary.text() != "", 20)
+    facts = (
+        BackboneFacts("convnext", kind="hub", family="convnext", blocks=((8, 4), (16, 8)), default_blocks=(1,), t_max=0),
+        BackboneFacts("spoilt", problem="its card is damaged"),
+    )
+    monkeypatch.setattr(_backbone_box, "list_backbones", lambda: facts)
+    asked = []
+
+    def add_backbone(addition, stop):
+        asked.append(addition)
+        if len(asked) == 1:
+            raise BackboneError("there is no network")
+        return addition.name
+
+    monkeypatch.setattr(_add_backbone, "add_backbone", add_backbone)
+    (tmp_path / "convnext").mkdir()
+    (tmp_path / "convnext" / "config.json").touch()
+    dock.backbone.from_folder.trigger()
+    dialog = dock.backbone.dialog
+    assert not dialog.add.isEnabled()
+    QTest.keyClicks(dialog.source, str(tmp_path / "convnext"))
+    assert "A model in a folder" in dialog.what.text()
+    assert not dialog.network.isVisible()
+    QTest.mouseClick(dialog.add, Qt.MouseButton.LeftButton)
+    wait_until(lambda: "no network" in dialog.said.text())
+    assert dialog.add.isEnabled()
+    QTest.mouseClick(dialog.add, Qt.MouseButton.LeftButton)
+    wait_until(lambda: session.settings.backbone == "convnext")
+    wait_until(lambda: dock.backbone.backbone.count() == 2)
+    assert dock.backbone.dialog is None
+    assert asked[1] == Addition(str(tmp_path / "convnext"), "convnext")
+    assert dock.backbone.backbone.currentText() == "convnext \N{EN DASH} Hugging Face convnext"
+    assert not dock.backbone.backbone.model().item(1).isEnabled()
+    form = dock.backbone.features
+    assert not form.timesteps.isVisibleTo(form)
+    assert form.blocks.toolTip().startswith("Feature maps, from 0 (finest).")
+    dock.backbone.from_hub.trigger()
+    dock.backbone.dialog.reject()
+    assert dock.backbone.dialog is None
 
 
 def test_outputs(viewer, home, session, dock):
