@@ -20,7 +20,7 @@ from mdm_studio.io.job_folder import JobFolder, MetricsLog
 from mdm_studio.services.jobs.states import JobReport
 from mdm_studio.services.pretraining_job import Job, network_type
 from mdm_studio.services.pretraining_plan import make_recipe, named_size, plan, recipe_config
-from mdm_studio.services.pretraining_report import sample_sheet
+from mdm_studio.services.pretraining_report import sample_sheet, what_is_seen
 from mdm_studio.services.pretraining_result import publish, snapshot, write_result
 
 __all__ = ["Job", "make_recipe", "named_size", "plan", "publish", "recipe_config", "run", "save_due", "snapshot"]
@@ -243,7 +243,9 @@ class _Run:
             originals = self.source.batch(_SAMPLE_STEP)[:_SAMPLES]
             timesteps = _TIMESTEPS if self.trainer.recipe.t_max else (0,)
             seen, made = self.trainer.reconstruct(originals, timesteps)
-            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, timesteps, seen, made)
+            recipe, settings = self.job.recipe, self.job.recipe_settings
+            captions = [what_is_seen(recipe, settings, t, self.trainer.recipe.t_max) for t in timesteps]
+            sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, captions, seen, made)
 
     def _finish(self) -> Path:
         """Write the backbone, and give its folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
+from PIL.PngImagePlugin import PngInfo
 
 from mdm_studio.io.atomic import replacing
 
+_CAPTIONS = "captions"  # of a sheet's rows, as JSON in the file itself
+_USUAL = ("image", "25 % hidden", "made of it", "50 % hidden", "made of it", "75 % hidden", "made of it")  # of older sheets
 _CURVE = "\n![loss](loss.png)\n"
 
 
@@ -25,19 +29,57 @@ def _rgb(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 def sample_sheet(
     path: Path,
     originals: NDArray[np.float32],
-    timesteps: Sequence[int],
+    captions: Sequence[str],
     seen: NDArray[np.float32],
     made: NDArray[np.float32],
 ) -> None:
     """Write a PNG: the originals on top, then for each timestep what the network saw and what it made of it.
 
-    `originals` is ``(B, C, H, W)``, `seen` and `made` are ``(T, B, C, H, W)``, all in [-1, 1].
+    `originals` is ``(B, C, H, W)``, `seen` and `made` are ``(T, B, C, H, W)``, all in [-1, 1]; `captions` say in words what was
+    seen at each timestep. `read_sheet` gives picture and captions back.
     """
-    rows = [_rgb(originals)]
-    for index in range(len(timesteps)):
+    rows, words = [_rgb(originals)], ["image"]
+    for index, caption in enumerate(captions):
         rows += [_rgb(seen[index]), _rgb(made[index])]
+        words += [caption, "made of it"]
+    notes = PngInfo()
+    notes.add_itxt(_CAPTIONS, json.dumps(words))
     with replacing(path) as unfinished:
-        PILImage.fromarray(np.concatenate(rows)).save(unfinished, format="png")
+        PILImage.fromarray(np.concatenate(rows)).save(unfinished, format="png", pnginfo=notes)
+
+
+def read_sheet(path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """A sheet ``(H, W, 3)`` and what stands in each of its rows, which are equally high.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with PILImage.open(path) as picture:
+        rgb = np.asarray(picture.convert("RGB"))
+        text = getattr(picture, "text", {}).get(_CAPTIONS)
+    try:
+        words = json.loads(text) if text else _USUAL
+    except ValueError:
+        words = _USUAL
+    return rgb, tuple(str(each) for each in words)
+
+
+def what_is_seen(recipe: str, settings: Mapping[str, Any], t: int, t_max: int) -> str:
+    """What a network that is trained by a recipe sees at a timestep, in a few words."""
+    hidden = settings.get("ratio", 0.0)
+    if recipe == "mdm":
+        return f"{t / (t_max + 1):.0%} hidden".replace("%", " %")
+    if hidden and t_max:
+        return f"{hidden:.0%} hidden, t {t}".replace("%", " %")
+    if hidden:
+        return f"{hidden:.0%} hidden".replace("%", " %")
+    if recipe in ("ddpm", "maskdm"):
+        return f"noise, t {t}"
+    if recipe in ("dep", "ddep"):
+        return "with noise"
+    return f"seen at t {t}" if t_max else "seen"
 
 
 def loss_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

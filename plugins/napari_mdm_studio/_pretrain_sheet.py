@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QRect, QSize, Qt
 from qtpy.QtGui import QPainter, QPixmap
 from qtpy.QtWidgets import QLabel, QSizePolicy, QSlider, QVBoxLayout, QWidget
 
+from mdm_studio.services.pretraining_report import read_sheet
 from napari_mdm_studio._explorer_matrix import pixmap_of
 from napari_mdm_studio._widgets import quietly, row
 
 if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
-_CAPTIONS = ("image", "25 % hidden", "made of it", "50 % hidden", "made of it", "75 % hidden", "made of it")
-"""Rows of a sheet, see `mdm_studio.services.pretraining_report.sample_sheet`."""
 _GAP = 8
 _LARGEST_ROW = 64
 
@@ -64,24 +62,17 @@ class SheetBox(QWidget):
     def _show(self) -> None:
         if not self._samples:
             self._shown = None
-            self.sheet.show_picture(None)
+            self.sheet.show_picture(None, ())
             return
         step, path = self._samples[min(self.slider.value(), len(self._samples) - 1)]
         self.step.setText(f"step {step:,}")
         if path != self._shown:
             self._shown = path
-            self._home.runner.start(lambda: _read(path), done=lambda rgb: self._take(path, rgb), failed=lambda why: None)
+            self._home.runner.start(read_sheet, path, done=lambda found: self._take(path, *found), failed=lambda why: None)
 
-    def _take(self, path: Path, rgb: Any) -> None:
+    def _take(self, path: Path, rgb: Any, captions: tuple[str, ...]) -> None:
         if path == self._shown and not self._ended:
-            self.sheet.show_picture(pixmap_of(rgb))
-
-
-def _read(path: Path) -> Any:
-    from PIL import Image as PILImage
-
-    with PILImage.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+            self.sheet.show_picture(pixmap_of(rgb), captions)
 
 
 class _Sheet(QWidget):
@@ -90,14 +81,17 @@ class _Sheet(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._picture: QPixmap | None = None
-        self._margin = max(self.fontMetrics().horizontalAdvance(words) for words in _CAPTIONS) + _GAP
+        self._captions: tuple[str, ...] = ()
+        self._margin = 0
         self.setAccessibleName("What the network makes of your images")
-        self.setToolTip("Parts of your images are hidden from the network (grey); it paints what it believes to be there.")
+        self.setToolTip("Your images, what of them the network is shown, and what it believes to be there.")
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
-    def show_picture(self, picture: QPixmap | None) -> None:
-        """Show a sheet."""
-        self._picture = picture
+    def show_picture(self, picture: QPixmap | None, captions: tuple[str, ...]) -> None:
+        """Show a sheet; `captions` say what is in its rows."""
+        self._picture, self._captions = picture, captions
+        self._margin = max((self.fontMetrics().horizontalAdvance(words) for words in captions), default=0) + _GAP
+        self.setAccessibleDescription("Rows: " + ", ".join(captions) if captions else "")
         self._fit()
         self.update()
 
@@ -109,7 +103,7 @@ class _Sheet(QWidget):
         """Where the sheet is drawn."""
         if self._picture is None:
             return QRect()
-        room = QSize(max(self.width() - self._margin, 1), _LARGEST_ROW * len(_CAPTIONS))
+        room = QSize(max(self.width() - self._margin, 1), _LARGEST_ROW * len(self._captions))
         size = self._picture.size().scaled(room, Qt.AspectRatioMode.KeepAspectRatio)
         return QRect(self._margin, 0, size.width(), size.height())
 
@@ -120,15 +114,15 @@ class _Sheet(QWidget):
 
     def paintEvent(self, event: Any) -> None:
         """Qt's hook."""
-        if self._picture is None:
+        if self._picture is None or not self._captions:
             return
         place = self._place()
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.drawPixmap(place, self._picture)
         painter.setPen(self.palette().color(self.foregroundRole()))
-        side = place.height() / len(_CAPTIONS)
-        for number, words in enumerate(_CAPTIONS):
+        side = place.height() / len(self._captions)
+        for number, words in enumerate(self._captions):
             box = QRect(0, round(number * side), self._margin - _GAP, round(side))
             painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
