@@ -55,7 +55,19 @@ def fit(
     names: Annotated[
         str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)
     ] = None,
-    members: Annotated[int, typer.Option(min=1, help="MLPs in the ensemble.")] = 10,
+    head: Annotated[
+        str,
+        typer.Option(help="ensemble (of MLPs that read features: seconds) or finetune (the whole network learns: minutes)."),
+    ] = "ensemble",
+    members: Annotated[
+        int | None, typer.Option(min=1, help="MLPs in the ensemble.", show_default="10")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of fine-tuning, 8 crops each.", show_default="200")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Fine-tune no longer than this.", show_default="as long as the steps take")
+    ] = None,
     class_weight: Annotated[
         str | None,
         typer.Option(
@@ -87,17 +99,22 @@ def fit(
 ) -> None:
     """Fit a classifier to a few labels.
 
-    Images without a label map of their name are ignored.
+    Images without a label map of their name are ignored. With `--head finetune` the whole network learns the labels, and the
+    file brings it along.
 
     Example: `mdm-studio fit images/ strokes/ --out nuclei.mdm`
     """
+    from mdm_studio.engine.finetune import FinetuneConfig
     from mdm_studio.engine.heads import EnsembleConfig
-    from mdm_studio.services.fitting import FitRequest, fit_classifier
+    from mdm_studio.services.fitting import FitRequest
+    from mdm_studio.services.fitting import fit as fit_with
 
+    _check_head(head, {"ensemble": {"--members": members}, "finetune": {"--steps": steps, "--minutes": minutes}})
     if class_weight not in ("balanced", "none", None):
         raise UsageError(f"--class-weight {class_weight!r} is not known; choose balanced or none")
     value = None if instances else parse_unlabelled(unlabelled)
-    given = {"members": members, "seed": seed} | ({"class_weight": class_weight} if class_weight else {})
+    weight: dict[str, Any] = {"class_weight": class_weight or ("none" if value is None else "balanced")}
+    given = _given(members=members, seed=seed) | weight
     request = FitRequest(
         images=tuple(images),
         labels=labels,
@@ -115,13 +132,15 @@ def fit(
         bf16=precision == "bf16",
         device=device,
         ensemble=EnsembleConfig.of(dense=value is None, **given),
+        head=head,
+        finetune=FinetuneConfig(**_given(steps=steps, minutes=minutes, seed=seed), **weight),
     )
     with progress_bar() as bar:
         task = bar.add_task("fitting", total=1.0, note="")
-        steps = fit_classifier(request, open_cache(cache, no_cache))
+        progress = fit_with(request, open_cache(cache, no_cache))
         try:
             while True:
-                step = next(steps)
+                step = next(progress)
                 bar.update(task, description=step.what, completed=step.done, note=step.note)
         except StopIteration as finished:
             classifier = finished.value
@@ -134,6 +153,7 @@ def fit(
         print_json(
             {
                 "classifier": out,
+                "head": classifier.info.head,
                 "backbone": classifier.info.backbone,
                 "blocks": classifier.info.blocks,
                 "timesteps": classifier.info.timesteps,
@@ -143,3 +163,16 @@ def fit(
                 **facts,
             }
         )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_head(head: str, options: dict[str, dict[str, Any]]) -> None:
+    """Refuse what the head does not know; a head of another package knows none of them."""
+    for other, known in options.items():
+        for name, value in known.items():
+            if value is not None and other != head:
+                raise UsageError(f"{name} is about --head {other}, and --head {head} was asked for: leave it out")

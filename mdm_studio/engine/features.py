@@ -319,7 +319,7 @@ class PlaneFeatures:
             slice(max(s.start - halo, -border), min(s.stop + halo, n + border))
             for s, n in ((rows, self.height), (cols, self.width))
         ]
-        x = torch.from_numpy(self._seen(seen, scale))[None]  # (1, C, h, w)
+        x = torch.from_numpy(self.seen(seen, scale))[None]  # (1, C, h, w)
         out: dict[MapSpec, NDArray[np.float16]] = {}
         for t in dict.fromkeys(spec.timestep for spec in specs):
             wanted = {spec.block: spec for spec in specs if spec.timestep == t}
@@ -342,7 +342,7 @@ class PlaneFeatures:
             out[spec] = _half(self._cropped(maps, spec.stride, rows, cols, seen))
         return out
 
-    def _seen(self, window: Sequence[slice], scale: int) -> Image:
+    def seen(self, window: Sequence[slice], scale: int) -> Image:
         """What the backbone sees of a window: the normalised image, binned, its sides multiples of the total stride."""
         return np.ascontiguousarray(bin_pixels(_padded(self._image(*window), self.backbone.total_stride * scale), scale))
 
@@ -355,11 +355,16 @@ class PlaneFeatures:
             spans.append(slice(first, last))
         return values[:, spans[0], spans[1]]
 
-    def _place(self, window: Sequence[slice], scale: int) -> Place:
-        """Where a window lies, for recipes that add noise."""
+    @property
+    def image_key(self) -> int:
+        """Names the image in a `Place`; 0 where nobody asks."""
         if self._image_key is None:  # a digest reads the whole image
             self._image_key = int(self.plane.digest()[:8], 16) if self.backbone.recipe.per_image else 0
-        return Place(window[0].start // scale, window[1].start // scale, self._image_key)
+        return self._image_key
+
+    def _place(self, window: Sequence[slice], scale: int) -> Place:
+        """Where a window lies, for recipes that add noise."""
+        return Place(window[0].start // scale, window[1].start // scale, self.image_key)
 
     def _lent(self, t: int, scale: int) -> NormStatistics | None:
         """Norm statistics of the whole image at a timestep and scale; None for an image of one tile, which has its own."""
@@ -367,7 +372,7 @@ class PlaneFeatures:
             return None
         if (t, scale) not in self._statistics:
             windows = _spread(self.height, self.width, _WINDOW * scale)
-            x = torch.from_numpy(np.stack([self._seen(window, scale) for window in windows]))
+            x = torch.from_numpy(np.stack([self.seen(window, scale) for window in windows]))
             statistics = NormStatistics().rewind(recording=True)
             places = [self._place(window, scale) for window in windows]
             self.backbone.features(x, t, {max(self.settings.blocks)}, statistics, places)

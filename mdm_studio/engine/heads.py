@@ -134,7 +134,8 @@ class Prediction:
     probabilities : (K, H, W) float32
         Mean over members.
     uncertainty : (H, W) float32
-        Jensen-Shannon divergence of the members in nats, at least 0.
+        Jensen-Shannon divergence of the members in nats, at least 0. A single member cannot disagree: then the entropy of its
+        probabilities.
     """
 
     labels: NDArray[np.int64]
@@ -714,7 +715,7 @@ class _Tally:
 
     def __init__(self, ensemble: PixelMLPEnsemble, rows: slice, cols: slice, members: int):
         size, device = (rows.stop - rows.start, cols.stop - cols.start), ensemble.shift.device
-        self._members = members
+        self._members, self._alone = members, ensemble.members == 1
         self._origin = (rows.start, cols.start)
         self._votes = torch.zeros(ensemble.n_classes, *size, dtype=torch.int16, device=device)
         self._probabilities = torch.zeros(ensemble.n_classes, *size, device=device)
@@ -749,11 +750,27 @@ class _Tally:
     def prediction(self) -> Prediction:
         """The tally as arrays."""
         mixed = torch.special.entr(self._probabilities).sum(0)
-        uncertainty = (mixed - self._entropy / self._members).clamp_min_(0)
+        uncertainty = mixed if self._alone else (mixed - self._entropy / self._members).clamp_min_(0)
         # the most votes, the smallest class of equal ones, in one number: `argmax` takes ten times as long
         ranked = self._votes.int().mul_(len(self._votes)).add_(self._rank.int() - 1).amax(0)
         labels = len(self._votes) - 1 - ranked.remainder_(len(self._votes)).long()
         return Prediction(labels.cpu().numpy(), self._probabilities.cpu().numpy(), uncertainty.cpu().numpy())
+
+
+@torch.no_grad()
+def identity_ensemble(n_classes: int) -> PixelMLPEnsemble:
+    """An ensemble of one member whose logits are its features, for a network that gives logits itself; exactly.
+
+    Two units carry the positive and the negative part of each logit past the ReLUs, ``x = relu(x) - relu(-x)``.
+    """
+    ensemble = PixelMLPEnsemble(n_classes, n_classes, members=1, hidden=(2 * n_classes, 2 * n_classes))
+    one = torch.eye(n_classes)
+    ensemble.linear1.weight[0] = torch.cat([one, -one])
+    ensemble.linear2.weight[0] = torch.eye(2 * n_classes)
+    ensemble.linear3.weight[0] = torch.cat([one, -one], dim=1)
+    for norm in (ensemble.norm1, ensemble.norm2):
+        norm.running_var.fill_(1 - norm.eps)
+    return ensemble.eval()
 
 
 # --- state --------------------------------------------------------------------------------------------------------------

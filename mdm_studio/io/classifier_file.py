@@ -1,10 +1,13 @@
 """FILE.mdm: a fitted classifier in one file, a zip of ``classifier.json`` and ``ensemble.safetensors``.
 
+A classifier whose whole network was fine-tuned brings that network along, as ``backbone.json`` and ``backbone.safetensors``.
+
 Nothing in it runs, and it outlives the code: the JSON carries a version, and older versions are mended by named functions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -20,8 +23,10 @@ from safetensors.numpy import load, save
 from mdm_studio.errors import ClassifierError
 from mdm_studio.io.atomic import replacing
 
-VERSION = 2  # 2: working scales, filters, smoothing
+VERSION = 3  # 2: working scales, filters, smoothing; 3: heads of other kinds, and a backbone in the file
 _FACTS, _TENSORS = "classifier.json", "ensemble.safetensors"
+_CARD, _WEIGHTS = "backbone.json", "backbone.safetensors"
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class ClassifierInfo:
         Settings the ensemble was trained with.
     training : dict
         Facts about the training: images, labelled pixels, seconds.
+    head : str
+        How it was fitted, a name of ``mdm_studio.heads``.
+    embedded : bool
+        Its backbone is in the file, see `read_embedded`; `backbone` then names the one that was fine-tuned.
     """
 
     classes: tuple[LabelClass, ...]
@@ -72,10 +81,25 @@ class ClassifierInfo:
     unlabelled: int | None = 0
     ensemble: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    head: str = "ensemble"
+    embedded: bool = False
 
 
-def write_classifier(path: Path, info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write a classifier, whole or not at all.
+@dataclass(frozen=True)
+class EmbeddedBackbone:
+    """A backbone in a classifier's file: its card as JSON values, and its weights as they are stored."""
+
+    card: Mapping[str, Any]
+    weights: Arrays
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the weights."""
+        return hashlib.blake2b(_packed(self.weights), digest_size=16).hexdigest()
+
+
+def write_classifier(path: Path, info: ClassifierInfo, tensors: Arrays, backbone: EmbeddedBackbone | None = None) -> None:
+    """Write a classifier, whole or not at all; of an embedded one with its backbone.
 
     Raises
     ------
@@ -85,7 +109,14 @@ def write_classifier(path: Path, info: ClassifierInfo, tensors: Mapping[str, NDA
     facts = json.dumps({"version": VERSION, **asdict(info)}, indent=2)
     with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         archive.writestr(_FACTS, facts)
-        archive.writestr(_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+        archive.writestr(_TENSORS, _packed(tensors))
+        if backbone is not None:
+            archive.writestr(_CARD, json.dumps(backbone.card, indent=2))
+            archive.writestr(_WEIGHTS, _packed(backbone.weights))
+
+
+def _packed(tensors: Arrays) -> bytes:
+    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
 def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]]:
@@ -114,11 +145,33 @@ def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]
         channels = facts.pop("channels")
         if version < 2:
             facts |= _before_scales()
+        if version < 3:
+            facts |= _before_heads()
         facts |= {key: tuple(facts[key]) for key in ("blocks", "timesteps", "scales")}
         info = ClassifierInfo(classes, channels=tuple(channels) if channels else None, **facts)
     except (TypeError, KeyError) as error:
         raise ClassifierError(f"{path} is no classifier of this version ({error}); fit it again") from error
     return info, tensors
+
+
+def read_embedded(path: Path) -> EmbeddedBackbone:
+    """The backbone in the file of a classifier that brings its own.
+
+    Raises
+    ------
+    ClassifierError
+        If there is none, or it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return EmbeddedBackbone(json.loads(archive.read(_CARD)), load(archive.read(_WEIGHTS)))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        raise ClassifierError(f"{path} lacks the network it brings along, or it is damaged ({error}); fit it again") from error
+
+
+def _before_heads() -> dict[str, Any]:
+    """Up to version 2 every classifier was an ensemble over a backbone elsewhere."""
+    return {"head": "ensemble", "embedded": False}
 
 
 def _before_scales() -> dict[str, Any]:

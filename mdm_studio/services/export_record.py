@@ -61,7 +61,7 @@ class FileEntry:
 def classifier_digest(info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> str:
     """Hex digest of everything about a classifier that its masks depend on: the same fit saved twice has one digest."""
     facts = asdict(info)
-    for name in ("training", "ensemble", "backbone"):  # how it was made, and a name that may change
+    for name in ("training", "ensemble", "backbone", "head", "embedded"):  # how it was made, and a name that may change
         del facts[name]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):

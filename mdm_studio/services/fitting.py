@@ -1,9 +1,13 @@
-"""Fitting a classifier to label maps: gather labelled pixels, take their features, train the ensemble."""
+"""Fitting a classifier to label maps.
+
+Heads are functions of a `FitRequest`, found by their names among ``mdm_studio.heads``. The one here is the ensemble: gather
+labelled pixels, take their features, train the members.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdm_studio import registry
 from mdm_studio.arrays import LabelMap
 from mdm_studio.config import DEFAULT_BACKBONE, SMOOTH
 from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
 from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
+from mdm_studio.engine.finetune import FinetuneConfig
 from mdm_studio.engine.heads import EnsembleConfig, pixel_limit, sample_features, subsample, train_ensemble
 from mdm_studio.engine.polarity import mixed, polarity, some_of
 from mdm_studio.errors import ChannelsError, UnreadableImageError, UsageError
@@ -61,6 +67,10 @@ class FitRequest:
         so if the images have both, see `mdm_studio.engine.polarity`.
     smooth : int
         Radius of the guided filter that predictions get, in pixels; 0 for none.
+    head : str
+        How it is fitted, a name of ``mdm_studio.heads``.
+    ensemble, finetune
+        Settings of the heads of these names; the others ignore them.
     """
 
     images: tuple[str, ...]
@@ -79,6 +89,8 @@ class FitRequest:
     bf16: bool = False
     device: str = "auto"
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    head: str = "ensemble"
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
 
 @dataclass(frozen=True)
@@ -101,8 +113,23 @@ class LabelledPoints:
     values: LabelMap
 
 
+def fit(request: FitRequest, cache: FeatureCache | None) -> Generator[FitStep, None, Classifier]:
+    """Fit a classifier with the head that the request names; yields its progress and returns it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such head.
+    """
+    head: Head = registry.load("heads", request.head)
+    return head(request, cache)
+
+
+Head = Callable[[FitRequest, FeatureCache | None], Generator[FitStep, None, Classifier]]
+
+
 def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator[FitStep, None, Classifier]:
-    """Fit a classifier; yields its progress and returns it.
+    """Fit an ensemble; yields its progress and returns the classifier.
 
     Raises
     ------
@@ -120,12 +147,12 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
     )
     width = sum(spec.channels for spec in settings.specs(backbone))
-    invert = (yield from _mixed_polarities(paths, request.channels)) if request.invert is None else request.invert
+    invert = (yield from mixed_polarities(paths, request.channels)) if request.invert is None else request.invert
     views = [settings, replace(settings, inverted=True)] if invert else [settings]
     limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS) // len(views)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
-    names = _named(classes, request.class_names or (_OBJECT_NAMES if request.objects else ()))
+    names = named_classes(classes, request)
     planes = _limited(planes, limit, request.ensemble)
     features, values = yield from gather_features(planes, backbone, views, request.channels, cache)
     targets = np.searchsorted(np.asarray(classes), values)
@@ -139,7 +166,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         "seconds": round(time.perf_counter() - begin, 3),
     }
     info = ClassifierInfo(
-        classes=tuple(LabelClass(v, names[v], color) for v, color in zip(classes, _colors(classes), strict=True)),
+        classes=names,
         backbone=backbone.card.name if request.backbone is None else str(request.backbone),
         backbone_digest=backbone.card.digest,
         blocks=settings.blocks,
@@ -158,7 +185,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     return Classifier(info, ensemble, backbone)
 
 
-def _mixed_polarities(paths: Sequence[Path], channels: tuple[int, ...] | None) -> Generator[FitStep, None, bool]:
+def mixed_polarities(paths: Sequence[Path], channels: tuple[int, ...] | None) -> Generator[FitStep, None, bool]:
     """Whether the images, labelled or not, mix bright objects on dark ground with the reverse."""
     found, chosen = [], some_of(paths)
     for number, path in enumerate(chosen):
@@ -180,17 +207,22 @@ def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int)
                     yield LabelledPoints(path, plane, rows, cols, values)
 
 
-def _named(classes: Sequence[int], given: tuple[str, ...]) -> dict[int, str]:
+def named_classes(classes: Sequence[int], request: FitRequest) -> tuple[LabelClass, ...]:
+    """The classes that occur, with their names and colours.
+
+    Raises
+    ------
+    UsageError
+        If other than all of them are named.
+    """
+    given = request.class_names or (_OBJECT_NAMES if request.objects else ())
     if given and len(given) != len(classes):
         raise UsageError(
             f"--classes names {len(given)} classes and the labels have {len(classes)} (values {list(classes)}); name each once"
         )
-    return dict(zip(classes, given or [f"class {value}" for value in classes], strict=True))
-
-
-def _colors(classes: Sequence[int]) -> list[str]:
     palette = class_palette(max(classes) + 1)
-    return [palette[value] for value in classes]
+    names = given or [f"class {value}" for value in classes]
+    return tuple(LabelClass(value, name, palette[value]) for value, name in zip(classes, names, strict=True))
 
 
 def _limited(planes: list[LabelledPoints], limit: int, config: EnsembleConfig) -> list[LabelledPoints]:

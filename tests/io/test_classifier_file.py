@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass, read_classifier, write_classifier
+from mdm_studio.io.classifier_file import (
+    ClassifierInfo,
+    EmbeddedBackbone,
+    LabelClass,
+    read_classifier,
+    read_embedded,
+    write_classifier,
+)
 
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _CLASSES = st.lists(st.builds(LabelClass, st.integers(0, 65535), _NAMES, st.just("#a0b1c2")), min_size=1, max_size=4).map(tuple)
@@ -42,15 +49,30 @@ def test_round_trip(tmp_path_factory, info, values):
     assert np.array_equal(tensors["weight"], values.T)
 
 
-def test_version_1_is_read_as_what_it_was(tmp_path):
-    """Before working scales and filters the image was seen as it is, and blocks were all there was."""
+def test_earlier_versions_are_read_as_what_they_were(tmp_path):
+    """1: the image was seen as it is, and blocks were all there was. 2: every classifier was an ensemble over a backbone."""
     path = tmp_path / "a.mdm"
     info = ClassifierInfo((LabelClass(1, "a", "#000000"),), "b", "d", (6,), (50,), 512, 64, "fp32")
     write_classifier(path, info, {"weight": np.zeros(1, np.float32)})
     with zipfile.ZipFile(path) as archive:
         facts, tensors = json.loads(archive.read("classifier.json")), archive.read("ensemble.safetensors")
-    old = {key: value for key, value in facts.items() if key not in ("scales", "filters")} | {"version": 1}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("classifier.json", json.dumps(old))
-        archive.writestr("ensemble.safetensors", tensors)
+    for version, unknown in ((2, ("head", "embedded")), (1, ("head", "embedded", "scales", "filters"))):
+        old = {key: value for key, value in facts.items() if key not in unknown} | {"version": version}
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("classifier.json", json.dumps(old))
+            archive.writestr("ensemble.safetensors", tensors)
+        assert read_classifier(path)[0] == info
+
+
+def test_a_backbone_comes_along(tmp_path):
+    path = tmp_path / "a.mdm"
+    info = ClassifierInfo((LabelClass(1, "a", "#000000"),), "b", "d", (0,), (50,), 512, 64, "fp32", embedded=True)
+    backbone = EmbeddedBackbone({"name": "b"}, {"inner.weight": np.ones((2, 3), np.float16).T, "bias": np.zeros(2, np.float32)})
+    write_classifier(path, info, {"weight": np.zeros(1, np.float32)}, backbone)
+    found = read_embedded(path)
     assert read_classifier(path)[0] == info
+    assert found.card == {"name": "b"}
+    assert found.digest == backbone.digest
+    assert found.weights["inner.weight"].dtype == np.float16
+    other = EmbeddedBackbone({}, {**backbone.weights, "bias": np.ones(2, np.float32)})
+    assert other.digest != backbone.digest
