@@ -212,7 +212,7 @@ class Pretrainer:
             example = self.recipe.corrupt(images, steps, torch.Generator().manual_seed(t))
             with self.accelerator.autocast():
                 made = self.recipe.restored(_predict(network, example).float(), example)
-            seen_all.append(example.seen.float().cpu().numpy())
+            seen_all.append(self.recipe.to_pixels(example.seen).float().cpu().numpy())
             made_all.append(made.float().cpu().numpy())
         return np.stack(seen_all), np.stack(made_all)
 
