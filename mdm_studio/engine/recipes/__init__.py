@@ -71,6 +71,8 @@ class Recipe:
         Fields of `mdm_studio.engine.pretrain.PretrainConfig` that it wants otherwise.
     cosine : bool
         Let the learning rate fall to 0 over the steps of a run, where their number is known.
+    freezes_encoder : bool
+        Of networks over an encoder of others: leave it as it is.
     feature_timesteps : tuple of int
         Timesteps that features are taken at unless a card says otherwise.
     t_max : int
@@ -80,6 +82,7 @@ class Recipe:
     network: ClassVar[str] = "unet"
     defaults: ClassVar[Mapping[str, Any]] = {}
     cosine: ClassVar[bool] = False
+    freezes_encoder: ClassVar[bool] = False
     feature_timesteps: ClassVar[tuple[int, ...]] = (50,)
 
     t_max: int = 0
