@@ -24,6 +24,7 @@ from mdm_studio.cli.fit import fit
 from mdm_studio.cli.jobs import app as jobs
 from mdm_studio.cli.predict import predict
 from mdm_studio.cli.pretrain import pretrain
+from mdm_studio.cli.probe import probe
 from mdm_studio.cli.sample import sample
 from mdm_studio.errors import MDMStudioError
 
@@ -48,6 +49,7 @@ app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("clusters")(clusters)
 app.command("advise")(advise)
+app.command("probe")(probe)
 app.command("sample")(sample)
 app.add_typer(cache, name="cache")
 app.command("install-desktop")(install_desktop)
