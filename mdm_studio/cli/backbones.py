@@ -84,8 +84,17 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pt file of guided-diffusion, ddpm-segmentation or MDM, or .safetensors.")],
-    arch: Annotated[str, typer.Option("--arch", help="small, base, mdm-192 or adm-256.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .pt or .safetensors file of a published checkpoint; with --arch transformers a model of Hugging Face or a "
+            "folder with one.",
+        ),
+    ],
+    arch: Annotated[
+        str, typer.Option("--arch", help="transformers, or the network of a checkpoint: small, base, mdm-192, adm-256 ...")
+    ],
     name: Annotated[str, typer.Option("--name", help="Name of the new backbone.")],
     option: Annotated[
         list[str] | None, typer.Option("--option", help="Field of the architecture, for example num_classes=1000; repeatable.")
@@ -93,29 +102,52 @@ def import_(
     recipe: Annotated[
         str, typer.Option(help="Recipe the checkpoint was trained with. Default: the network's.", show_default=False)
     ] = "",
-    intensity: Annotated[str, typer.Option(help="range (the published checkpoints) or percentile.")] = "range",
+    revision: Annotated[
+        str, typer.Option(help="Branch, tag or commit of a model of Hugging Face. Default: its newest.", show_default=False)
+    ] = "",
+    intensity: Annotated[
+        str,
+        typer.Option(
+            help="range (published checkpoints) or percentile (models of Hugging Face). Default: by --arch.", show_default=False
+        ),
+    ] = "",
     blocks: Annotated[str | None, typer.Option(help="Blocks read by default, for example 5-8,12.")] = None,
     timesteps: Annotated[str | None, typer.Option(help="Timesteps read by default, for example 50,150,250.")] = None,
 ) -> None:
-    """Turn a published checkpoint into a backbone. No code in the file is ever run.
+    """Turn a published checkpoint, or a model of Hugging Face, into a backbone. No code in a file is ever run.
 
-    Example: `mdm-studio backbones import model010000.pt --arch mdm-192 --name mdm-glas`
+    Example: `mdm-studio backbones import facebook/dinov2-small --arch transformers --name dinov2-s`
     """
-    from mdm_studio.engine.checkpoint_import import import_checkpoint
-
-    if intensity not in ("percentile", "range"):
+    if intensity not in ("", "percentile", "range"):
         raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
-    folder = import_checkpoint(
-        file,
-        name=name,
-        arch=arch,
-        options=parse_settings(option or [], "--option"),
-        recipe=recipe,
-        intensity=intensity,  # type: ignore[arg-type]
-        blocks=parse_numbers(blocks, "--blocks") or (),
-        timesteps=parse_numbers(timesteps, "--timesteps") or (),
-    )
+    read = parse_numbers(blocks, "--blocks") or ()
+    if arch == "transformers":
+        if option or recipe or timesteps:
+            raise UsageError("--option, --recipe and --timesteps are for checkpoints; a model of Hugging Face says all itself")
+        folder = _import_hub(source, name, revision, read, intensity)
+    else:
+        if revision:
+            raise UsageError("--revision is for models of Hugging Face, with --arch transformers")
+        from mdm_studio.engine.checkpoint_import import import_checkpoint
+
+        folder = import_checkpoint(
+            Path(source),
+            name=name,
+            arch=arch,
+            options=parse_settings(option or [], "--option"),
+            recipe=recipe,
+            intensity=intensity or "range",  # type: ignore[arg-type]
+            blocks=read,
+            timesteps=parse_numbers(timesteps, "--timesteps") or (),
+        )
     say(f"imported as {name!r} into {folder}; use it with --backbone {name}")
+
+
+def _import_hub(source: str, name: str, revision: str, blocks: tuple[int, ...], intensity: str) -> Path:
+    from mdm_studio.engine.hub_import import import_hub_model
+
+    chosen = intensity or "percentile"
+    return import_hub_model(source, name=name, revision=revision, blocks=blocks, intensity=chosen)  # type: ignore[arg-type]
 
 
 @app.command()
