@@ -169,6 +169,8 @@ class FeatureSettings:
         """Hex digest of what changes the values of a map; which maps are read does not."""
         choice = dict.fromkeys(("blocks", "timesteps", "scales", "filters"))
         facts = asdict(self) | choice | {"version": _VERSION, "intensity": backbone.card.intensity}
+        if backbone.recipe.feature_key:
+            facts["recipe"] = dict(backbone.recipe.feature_key)
         return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -312,9 +314,10 @@ class PlaneFeatures:
             return {spec: _joined(axis, first[spec], second[spec]) for spec in specs}
 
     def _run(self, rows: slice, cols: slice, scale: int, specs: Sequence[BlockMap]) -> dict[MapSpec, NDArray[np.float16]]:
-        # a mirrored border keeps the zeros that convolutions pad with away from the image's own pixels
-        align = self.backbone.total_stride
-        halo, border = scale * max(-(-self.settings.halo // align) * align, align), scale * align
+        align, window = self.backbone.total_stride, self.backbone.net.config.window
+        border = 0 if window else scale * align  # mirrored: keeps the zeros of convolutions away from the image's own pixels
+        step = max(window // 2 // align, 1) * align  # windows lie alike in a tile and in its neighbours, see by_windows
+        halo = scale * max(-(-self.settings.halo // step), 1) * step
         seen = [
             slice(max(s.start - halo, -border), min(s.stop + halo, n + border))
             for s, n in ((rows, self.height), (cols, self.width))

@@ -86,6 +86,11 @@ class MAEConfig(NetworkConfig):
         """The last half of the encoder, 12 blocks at most."""
         return tuple(range(self.depth - min(max(self.depth // 2, 1), _MOST_BLOCKS), self.depth))
 
+    @property
+    def window(self) -> int:
+        """Positions are those of the size it is trained on."""
+        return self.image_size
+
     def for_crop(self, side: int) -> Self:
         """The same network for images of `side` pixels."""
         return replace(self, image_size=side)

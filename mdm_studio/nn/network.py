@@ -43,6 +43,11 @@ class NetworkConfig:
         """Blocks that are read unless a card says otherwise."""
         return tuple(range(max(self.n_blocks - 4, 0), self.n_blocks))
 
+    @property
+    def window(self) -> int:
+        """Side of the windows that it reads images by, see `mdm_studio.nn.windows`; 0 if it takes any size at once."""
+        return 0
+
     def for_crop(self, side: int) -> Self:
         """The same network for training on crops of `side` pixels; networks with learned positions change with it."""
         return self

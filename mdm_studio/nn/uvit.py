@@ -95,6 +95,11 @@ class UViTConfig(NetworkConfig):
         """Channels and stride of a block's map: the same for all; with `wavelet` the tokens of both kinds side by side."""
         return self.dim * (2 if self.wavelet else 1), self.total_stride
 
+    @property
+    def window(self) -> int:
+        """Positions are those of the size it is trained on."""
+        return self.image_size
+
     def for_crop(self, side: int) -> Self:
         """The same network for images of `side` pixels."""
         return replace(self, image_size=side)

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from mdm_studio.arrays import IntensityWindow, bin_pixels, intensity_window, normalise
-from mdm_studio.engine.backbones import load_backbone
+from mdm_studio.engine.backbones import BackboneCard, load_backbone, untrained_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import sample_features
 from mdm_studio.errors import BackboneError, ChannelsError, UsageError
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ArrayPlane
+from mdm_studio.nn.mae import MAEConfig
 from mdm_studio.testing import blobs
 
 
@@ -235,3 +236,19 @@ def test_inverted_is_the_features_of_the_negative(backbone, tmp_path):
     plain._window = IntensityWindow((-1.0,), (1.0,))
     for a, b in zip(inverted.maps(0, 0), plain.maps(0, 0), strict=True):
         torch.testing.assert_close(a.values, b.values, atol=1e-3, rtol=1e-3)
+
+
+def test_tiles_of_a_network_that_reads_by_windows_agree_with_the_whole():
+    config = MAEConfig(image_size=32, dim=32, depth=2, heads=2, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    card = BackboneCard("", "", {"kind": "mae"}, {"name": "mae"}, blocks=(0, 1), timesteps=(0,))
+    backbone = untrained_backbone(config, card)
+    plane = _plane(104, 150)
+    whole, tiled = (PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, tile=tile)) for tile in (256, 48))
+    (expected, _) = whole.maps(0, 0)
+    assert len(tiled.grid) == 12
+    for row, col in tiled.grid:
+        part, _ = tiled.maps(row, col)
+        rows, cols = tiled.grid.cells(row, col, 8, 0)
+        inside = part.values[:, rows.start - part.origin[0] :, cols.start - part.origin[1] :]
+        inside = inside[:, : rows.stop - rows.start, : cols.stop - cols.start]
+        torch.testing.assert_close(inside, expected.values[:, rows, cols], rtol=0, atol=4e-3)  # of float16
