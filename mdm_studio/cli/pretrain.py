@@ -64,7 +64,10 @@ def pretrain(
         typer.Option("--background", help="Start it in the background; without --out its backbone joins the user's backbones."),
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the backbone. Default: the folder's.", show_default=False)] = None,
-    crop: Annotated[int, typer.Option(min=16, help="Side of the random crops in pixels.")] = 128,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=16, help="Side of the random crops in pixels. Default: the recipe's, mostly 128.", show_default=False),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 16,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate. Default: the recipe's.", show_default=False)] = None,
     patch: Annotated[
@@ -108,8 +111,8 @@ def pretrain(
         return
     if intensity not in ("percentile", "range"):
         raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
-    config = ({} if lr is None else {"lr": lr}) | {
-        "crop": crop, "batch": batch, "seed": seed, "precision": precision,
+    config = {key: value for key, value in (("lr", lr), ("crop", crop)) if value is not None} | {
+        "batch": batch, "seed": seed, "precision": precision,
         "device": device, "compile": compile_, "intensity": intensity,
         "scales": parse_scales(scales), "jitter": jitter,
     }  # fmt: skip

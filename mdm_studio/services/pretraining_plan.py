@@ -58,6 +58,11 @@ def plan(
     begin = None if start_from is None else find_backbone(start_from).resolve()
     if begin is not None:
         network = _network_of(begin, network)
+        if network.for_crop(config.crop) != network:
+            raise UsageError(
+                f"the backbone to start from has positions for crops of {getattr(network, 'image_size', 0)} pixels alone, "
+                f"not for {config.crop}; leave --crop as it was then"
+            )
     made = made.for_network(network)
     if config.crop % network.total_stride or config.crop % getattr(made, "patch", 1):
         raise UsageError(f"--crop {config.crop} must be a multiple of {network.total_stride} and of the patch size")
