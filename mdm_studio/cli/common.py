@@ -40,6 +40,14 @@ Timesteps = Annotated[
     str | None,
     typer.Option("--timesteps", help="Timesteps to read, for example 50,150. Default: the backbone's.", show_default=False),
 ]
+Noise = Annotated[
+    str,
+    typer.Option(
+        "--noise",
+        help="Noise that a denoiser (ddpm) sees: fixed, per-timestep or fresh. Default: the backbone's.",
+        show_default=False,
+    ),
+]
 Scales = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,7 @@ from mdm_studio.cli.common import (
     Filters,
     Images,
     JsonFlag,
+    Noise,
     Precision,
     Scales,
     Timesteps,
@@ -37,6 +38,7 @@ def features(
     timesteps: Timesteps = None,
     scales: Scales = None,
     filters: Filters = None,
+    noise: Noise = "",
     precision: Precision = "fp32",
     cache: CacheDir = None,
     channels: Channels = None,
@@ -59,6 +61,7 @@ def features(
         timesteps=parse_numbers(timesteps, "--timesteps"),
         scales=parse_scales(scales),
         filters=filters,
+        noise=noise,
         bf16=precision == "bf16",
         device=device,
     )

@@ -17,6 +17,7 @@ from mdm_studio.cli.common import (
     Images,
     JsonFlag,
     NoCache,
+    Noise,
     Precision,
     Scales,
     Timesteps,
@@ -46,6 +47,7 @@ def fit(
     timesteps: Timesteps = None,
     scales: Scales = None,
     filters: Filters = None,
+    noise: Noise = "",
     unlabelled: Annotated[
         str, typer.Option(help="Value that means `no label`, or none: every pixel is labelled (dense masks).")
     ] = "0",
@@ -123,6 +125,7 @@ def fit(
         timesteps=parse_numbers(timesteps, "--timesteps"),
         scales=parse_scales(scales),
         filters=filters,
+        noise=noise,
         unlabelled=value,
         objects=instances,
         invert=invert,

@@ -21,6 +21,8 @@ from mdm_studio.io.backbone_files import CARD, WEIGHTS, file_digest, read_card, 
 from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.network import Network, NetworkConfig
 
+NOISES = ("fixed", "per-timestep", "fresh")
+"""Kinds of noise that a denoiser may see when features are taken."""
 FOLDER = "backbones"
 """Folder of backbones, in the resources and in the user's data."""
 
@@ -242,8 +244,23 @@ def find_by_digest(digest: str, hint: str) -> Path:
     )
 
 
-def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: bool = False) -> Backbone:
-    """Load a backbone folder.
+def with_noise(card: BackboneCard, noise: str) -> BackboneCard:
+    """The card of a denoiser that sees another kind of noise when features are taken, see `mdm_studio.engine.recipes.ddpm`.
+
+    Raises
+    ------
+    UsageError
+        If its recipe has no such choice, or knows other kinds.
+    """
+    if "noise" not in card.recipe:
+        raise UsageError(f"{card.name} has no choice of noise; leave out {noise!r}")
+    if noise not in NOISES:
+        raise UsageError(f"{noise!r} is no kind of noise; choose one of {', '.join(NOISES)}")
+    return dataclasses.replace(card, recipe=card.recipe | {"noise": noise})
+
+
+def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: bool = False, noise: str = "") -> Backbone:
+    """Load a backbone folder; `noise` is what a denoiser sees when features are taken, if not what its card says.
 
     Raises
     ------
@@ -251,6 +268,8 @@ def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: boo
         If the card or the weights are missing, damaged, or do not belong together.
     """
     card = BackboneCard.read(folder)
+    if noise:
+        card = with_noise(card, noise)
     if file_digest(folder / WEIGHTS) != card.digest:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file its card describes; import or pretrain the backbone again")
     with torch.device("meta"):

@@ -50,6 +50,8 @@ class ClassifierInfo:
         Name and digest of the backbone whose features it reads.
     blocks, timesteps, tile, halo, precision, scales, filters
         The features it reads, see `mdm_studio.engine.features.FeatureSettings`.
+    noise : str
+        Kind of noise that the backbone sees; empty is what its card says.
     smooth : int
         Radius in pixels of the guided filter on predicted probabilities; 0 for none.
     channels : tuple of int or None
@@ -76,6 +78,7 @@ class ClassifierInfo:
     precision: str
     scales: tuple[int, ...] = (1,)
     filters: bool = False
+    noise: str = ""
     smooth: int = 0
     channels: tuple[int, ...] | None = None
     unlabelled: int | None = 0

@@ -69,7 +69,7 @@ def load_classifier(path: Path, *, backbone: str | None = None, device: str = "a
         folder = find_by_digest(info.backbone_digest, backbone or info.backbone)
     except BackboneError as error:
         raise ClassifierError(f"{path} needs a backbone: {error}") from error
-    network = load_backbone(folder, device=pick_device(device), bf16=info.precision == "bf16")
+    network = load_backbone(folder, device=pick_device(device), bf16=info.precision == "bf16", noise=info.noise)
     return Classifier(info, ensemble, network)
 
 

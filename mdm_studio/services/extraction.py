@@ -14,6 +14,9 @@ from mdm_studio.errors import CacheError, InputError
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import open_image
 
+SEVERAL = (10, 50, 150)
+"""Timesteps that are compared unless somebody names others."""
+
 
 @dataclass(frozen=True)
 class FeatureSource:
@@ -47,16 +50,21 @@ def load_for_features(
     name: str,
     *,
     blocks: Sequence[int] | Literal["all"] | None = None,
-    timesteps: Sequence[int] | None = None,
+    timesteps: Sequence[int] | Literal["several"] | None = None,
     scales: Sequence[int] | None = None,
     filters: bool | None = None,
+    noise: str = "",
     bf16: bool = False,
     device: str = "auto",
 ) -> FeatureSource:
-    """Load a backbone by name or folder and settle which features are read (None: its defaults; "all": every block)."""
-    backbone = load_backbone(find_backbone(name), device=pick_device(device), bf16=bf16)
+    """Load a backbone by name or folder and settle which features are read.
+
+    None takes its defaults, "all" every block, "several" the timesteps `SEVERAL` as far as the network has them.
+    """
+    backbone = load_backbone(find_backbone(name), device=pick_device(device), bf16=bf16, noise=noise)
     chosen = range(backbone.n_blocks) if blocks == "all" else blocks
-    settings = FeatureSettings.of(backbone, blocks=chosen, timesteps=timesteps, scales=scales, filters=filters)
+    times = [t for t in SEVERAL if t <= backbone.recipe.t_max] or None if timesteps == "several" else timesteps
+    settings = FeatureSettings.of(backbone, blocks=chosen, timesteps=times, scales=scales, filters=filters)
     return FeatureSource(backbone, settings)
 
 

@@ -57,6 +57,8 @@ class FitRequest:
         Name or folder; None is the bundled one.
     blocks, timesteps, scales, filters
         None reads the backbone's defaults.
+    noise : str
+        What a denoiser sees, see `mdm_studio.engine.backbones.with_noise`; empty is what its card says.
     unlabelled : int or None
         Value that means "no label"; None if every pixel is labelled.
     objects : bool
@@ -80,6 +82,7 @@ class FitRequest:
     timesteps: tuple[int, ...] | None = None
     scales: tuple[int, ...] | None = None
     filters: bool | None = None
+    noise: str = ""
     unlabelled: int | None = 0
     objects: bool = False
     invert: bool | None = None
@@ -142,7 +145,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     paths = find_images(request.images)
     label_files = find_labels(paths, request.labels)
     folder = find_backbone(request.backbone or DEFAULT_BACKBONE)
-    backbone = load_backbone(folder, device=pick_device(request.device), bf16=request.bf16)
+    backbone = load_backbone(folder, device=pick_device(request.device), bf16=request.bf16, noise=request.noise)
     settings = FeatureSettings.of(
         backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
     )
@@ -176,6 +179,7 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         precision=settings.precision,
         scales=settings.scales,
         filters=settings.filters,
+        noise=request.noise,
         smooth=request.smooth,
         channels=request.channels,
         unlabelled=request.unlabelled,

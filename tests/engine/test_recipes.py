@@ -121,3 +121,9 @@ def test_seeds_of_several_numbers():
 def test_an_example_needs_no_noise():
     x = torch.zeros(1, 1, 2, 2)
     assert Example(x, x, x, torch.zeros(1)).hidden is None
+
+
+def test_another_noise_is_another_key_of_cached_features():
+    keys = [DDPM(noise=noise).feature_key for noise in ("fixed", "per-timestep", "fresh")]
+    assert all(one != other for one, other in zip(keys, keys[1:], strict=False))
+    assert MDM().feature_key == {}

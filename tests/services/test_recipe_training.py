@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from mdm_studio.config import resource
-from mdm_studio.engine.backbones import load_backbone
+from mdm_studio.engine.backbones import BackboneCard, load_backbone, with_noise
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, predict_points, sample_features, train_ensemble
 from mdm_studio.engine.pretrain import PretrainConfig
@@ -68,6 +68,16 @@ def test_a_recipe_learns_and_its_features_tell_classes_apart(tmp_path, recipe, s
     for step in train_ensemble(x, y, 2, EnsembleConfig(members=2, max_epochs=20)):
         last = step
     assert balanced_accuracy_score(truth, predict_points(last.snapshot(), unseen).labels) > 0.65
+
+
+def test_noise_of_features_is_chosen_where_there_is_some(tiny_backbone):
+    card = BackboneCard.read(tiny_backbone)
+    denoiser = dataclasses.replace(card, recipe={"name": "ddpm", **dataclasses.asdict(make_recipe("ddpm", {}))})
+    assert with_noise(denoiser, "fresh").recipe["noise"] == "fresh"
+    with pytest.raises(UsageError, match="one of fixed, per-timestep, fresh"):
+        with_noise(denoiser, "pink")
+    with pytest.raises(UsageError, match="no choice of noise"):
+        load_backbone(tiny_backbone, noise="fresh")
 
 
 def test_settings_of_a_recipe_are_checked():

@@ -92,6 +92,11 @@ class Recipe:
         """Whether what is seen of an image when features are taken depends on more than its window: `Place.image` is wanted."""
         return False
 
+    @property
+    def feature_key(self) -> Mapping[str, Any]:
+        """Settings that change what is seen when features are taken: a part of the key of cached features."""
+        return {}
+
     def for_network(self, network: NetworkConfig) -> Recipe:
         """The recipe for this network; what both know of, such as the size of a patch, is said by the network."""
         return self

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -64,6 +64,11 @@ class DDPM(Recipe):
     def per_image(self) -> bool:
         """Fresh noise is that of the image."""
         return self.noise == "fresh"
+
+    @property
+    def feature_key(self) -> Mapping[str, Any]:
+        """Schedule and noise."""
+        return {"schedule": self.schedule, "t_max": self.t_max, "noise": self.noise, "noise_seed": self.noise_seed}
 
     def out_channels(self, in_channels: int) -> int:
         """Noise or image, and as many channels of variance if that is learned."""

@@ -72,6 +72,11 @@ class MaskDM(Recipe):
         return self._noising.abar
 
     @property
+    def feature_key(self) -> Mapping[str, Any]:
+        """Schedule and noise."""
+        return self._noising.feature_key
+
+    @property
     def _noising(self) -> DDPM:
         return DDPM(schedule=self.schedule, t_max=self.t_max)
 
