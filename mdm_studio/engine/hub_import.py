@@ -239,9 +239,11 @@ def _fetch(source: str, revision: str) -> tuple[Path, str]:
 def _load(folder: Path, source: str) -> tuple[nn.Module, HubConfig]:
     """The model with its weights, and what its files say of it."""
     library = transformers_module()
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
+    except (StrictDataclassError, ValueError, OSError, KeyError) as error:
         raise BackboneError(
             f"transformers {library.__version__} cannot read {source} ({_short(error)}); "
             "update transformers, or choose another model"

@@ -194,6 +194,8 @@ def build_model(values: Mapping[str, Any]) -> nn.Module:
         If `transformers` is not installed or cannot build it.
     """
     library = transformers_module()
+    from huggingface_hub.errors import StrictDataclassError  # comes with transformers
+
     name = values.get("model_type", "")
     facts = {key: value for key, value in values.items() if key != "model_type"}
     try:
@@ -207,7 +209,7 @@ def build_model(values: Mapping[str, Any]) -> nn.Module:
         with torch.device("cpu"), init_empty_weights(include_buffers=False):
             model = library.AutoBackbone.from_config(config)
         return model
-    except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (StrictDataclassError, ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise BackboneError(
             f"transformers {library.__version__} cannot build the encoder {name!r} ({reason[:200]}); it was described by "
