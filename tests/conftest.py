@@ -90,6 +90,29 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tokens_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a backbone with random weights that has no timesteps: a transformer of 13 blocks, all at stride 8."""
+    import dataclasses
+
+    from mdm_studio.io.backbone_files import write_backbone
+    from mdm_studio.nn.mae import MAEConfig, MaskedAutoencoder
+
+    config = MAEConfig(image_size=32, dim=16, depth=13, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2)
+    card = {
+        "name": "tokens",
+        "arch": {"kind": "mae", **dataclasses.asdict(config)},
+        "recipe": {"name": "mae"},
+        "blocks": [8, 12],
+        "timesteps": [0],
+        "tile": 64,
+        "halo": 16,
+    }
+    folder = tmp_path_factory.mktemp("backbones") / "tokens"
+    write_backbone(folder, MaskedAutoencoder(config).state_dict(), card, "# tokens\n")
+    return folder
+
+
 @pytest.fixture
 def images_and_labels(tmp_path: Path) -> tuple[Path, Path]:
     """Three images of discs, 60 x 70, and label maps with strokes (1 = ground, 2 = disc) for two of them."""

@@ -38,7 +38,12 @@ def advise(
     blocks: Annotated[
         str | None, typer.Option("--blocks", help="Decoder blocks to score, for example 4-7. Default: all.", show_default=False)
     ] = None,
-    timesteps: Annotated[str, typer.Option("--timesteps", help="Timesteps to score, for example 50,150.")] = "10,50,150",
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            "--timesteps", help="Timesteps to score, for example 50,150. Default: 10,50,150, if it has any.", show_default=False
+        ),
+    ] = None,
     scales: Scales = None,
     filters: Annotated[bool, typer.Option("--filters/--no-filters", help="Score the classical filters too.")] = True,
     unlabelled: Annotated[

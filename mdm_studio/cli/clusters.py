@@ -34,7 +34,12 @@ def clusters(
     blocks: Annotated[
         str | None, typer.Option("--blocks", help="Decoder blocks, for example 4-7. Default: all.", show_default=False)
     ] = None,
-    timesteps: Annotated[str, typer.Option("--timesteps", help="Timesteps, for example 50,150.")] = "10,50,150",
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            "--timesteps", help="Timesteps, for example 50,150. Default: 10,50,150, if it has any.", show_default=False
+        ),
+    ] = None,
     scales: Scales = None,
     pca: Annotated[
         bool, typer.Option("--pca", help="Write NAME-pca.png too: the first three principal components as colours.")
@@ -66,7 +71,7 @@ def clusters(
     source = load_for_features(
         backbone,
         blocks=parse_numbers(blocks, "--blocks") or "all",
-        timesteps=parse_numbers(timesteps, "--timesteps"),
+        timesteps=parse_numbers(timesteps, "--timesteps") or "several",
         scales=parse_scales(scales),
         filters=False,
         device=device,

@@ -39,6 +39,8 @@ class AdviceRequest:
     ----------
     blocks : tuple of int or None
         None tries every block.
+    timesteps : tuple of int or None
+        None tries several, see `mdm_studio.services.extraction.SEVERAL`.
     filters : bool
         Score the filter bank too, alone and beside the blocks.
     """
@@ -83,7 +85,7 @@ def advise_folder(request: AdviceRequest, cache: FeatureCache | None) -> Generat
     source = load_for_features(
         request.backbone,
         blocks="all" if request.blocks is None else request.blocks,
-        timesteps=request.timesteps,
+        timesteps="several" if request.timesteps is None else request.timesteps,
         scales=request.scales,
         filters=request.filters,
         device=request.device,
@@ -170,7 +172,7 @@ def write_heat_map(advice: Advice, path: Path) -> None:
     filters = [(columns - 1, "filters")] if advice.filters else []
     ticks = [*((place, f"block {block}") for place, block in enumerate(blocks)), *filters]
     axes.set_xticks([place for place, _ in ticks], [name for _, name in ticks])
-    axes.set_yticks(range(rows), [f"t = {timestep}" for timestep in timesteps])
+    axes.set_yticks(range(rows), [f"t = {timestep}" if timesteps != [0] else "" for timestep in timesteps])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -53,7 +53,7 @@ def write_panel(path: Path, headline: str, image: Rgb, pictures: Mapping[BlockMa
         if row == 0:
             title = f"block {spec.block}" + (f", 1/{spec.scale}" if several else "")
             axes.set_title(title, fontsize=10, color="0.35", pad=4)
-        if column == 0:
+        if column == 0 and rows != [0]:  # a network without timesteps, or its first one alone: nothing to tell apart
             axes.set_ylabel(f"t = {spec.timestep}", fontsize=10, color="0.35", labelpad=3)
     with replacing(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)

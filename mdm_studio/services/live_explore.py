@@ -35,6 +35,8 @@ THUMBNAIL = 2
 """Image pixels, along each side, that become one pixel of a thumbnail."""
 TIMESTEPS = (50, 150, 250)
 """A first look shows these beside those that are read: the timesteps of Baranchuk et al. 2022."""
+_FEW_BLOCKS = 8
+"""Of a network with no more maps than this, such as a pyramid of an encoder, all are shown at first."""
 MOST_TILES = 64
 """Tiles nearest to the centre of the view that one cell is continued over."""
 _STROKE_PIXELS = 64  # of one stroke: its other pixels say nearly the same
@@ -70,6 +72,8 @@ class ExplorerCell:
         Pictures that are there, of all that were asked for.
     fitted : Fitted
         How it was made.
+    timed : bool
+        Whether the network has timesteps: without any there is nothing to say about them.
     """
 
     block: int
@@ -82,11 +86,40 @@ class ExplorerCell:
     done: int
     total: int
     fitted: Fitted = field(repr=False, compare=False)
+    timed: bool = True
+
+    @property
+    def place(self) -> str:
+        """Block and timestep in words."""
+        return place_words(self.block, self.timestep, timed=self.timed)
 
     @property
     def k(self) -> int:
         """Clusters there are; 0 for components."""
         return 0 if self.fitted.numbers is None else len(self.fitted.numbers)
+
+
+def place_words(block: int, timestep: int, *, timed: bool = True) -> str:
+    """A cell in words; of a network without timesteps the block alone.
+
+    Examples
+    --------
+    >>> place_words(7, 50), place_words(3, 0, timed=False)
+    ('block 7, t 50', 'block 3')
+    """
+    return f"block {block}, t {timestep}" if timed else f"block {block}"
+
+
+def first_blocks(strides: Sequence[int]) -> list[int]:
+    """Blocks that a first look shows, of a network whose blocks have these strides.
+
+    Those of a decoder become finer: its later half sees the fine structure that masks are made of. Of an encoder's maps all are
+    shown, unless there are many: then the later half, too, which knows most of a transformer's.
+    """
+    n_blocks = len(strides)
+    if n_blocks and strides[0] <= strides[-1] and n_blocks <= _FEW_BLOCKS:
+        return list(range(n_blocks))
+    return list(range(n_blocks // 2, n_blocks))
 
 
 class Explorer:
@@ -116,14 +149,22 @@ class Explorer:
     def cells(self) -> tuple[list[int], list[int]]:
         """Blocks and timesteps that a first look shows; both empty until the backbone is loaded.
 
-        The shallower half of the blocks, which see the fine structure that masks are made of, and what is read.
+        Those of `first_blocks` and `TIMESTEPS`, and what is read; a network without timesteps has t = 0 alone.
         """
         settings, bench = self._session.settings, self._session.bench
         if bench is None:
             return [], []
         n_blocks, latest = bench.backbone.n_blocks, bench.backbone.recipe.t_max
-        blocks = {*range(n_blocks // 2, n_blocks), *(settings.blocks or ())}
-        return sorted(blocks), sorted({t for t in TIMESTEPS if t <= latest} | set(settings.timesteps or ()))
+        strides = [bench.backbone.block_shape(block)[1] for block in range(n_blocks)]
+        blocks = {*first_blocks(strides), *(settings.blocks or ())}
+        times = {t for t in (*TIMESTEPS, *(settings.timesteps or ())) if t <= latest}
+        return sorted(blocks), sorted(times) or [0]
+
+    @property
+    def timed(self) -> bool:
+        """Whether the network has timesteps; True until the backbone is loaded."""
+        bench = self._session.bench
+        return bench is None or bench.backbone.recipe.t_max > 0
 
     def limits(self) -> tuple[int, int]:
         """Number of blocks, and the latest timestep; (0, 0) until the backbone is loaded."""
@@ -241,11 +282,11 @@ class Explorer:
 
     def _thumbnails(self, bench: Bench, tile: Tile, cells: list[tuple[int, int]], k: int, mode: Mode) -> Iterator[None]:
         source = self._source(bench, tile.plane, cells)
-        window = _window(source, tile)
+        window, timed = _window(source, tile), bench.backbone.recipe.t_max > 0
         reference: NDArray[Any] | None = None
         maps: dict[BlockMap, FeatureMap] = {}
         for done, (block, timestep) in enumerate(cells):
-            self.progressed.emit("thumbnails", f"block {block}, t {timestep}", done / len(cells))
+            self.progressed.emit("thumbnails", place_words(block, timestep, timed=timed), done / len(cells))
             yield
             mine = _specs(source, [block], timestep)
             if not maps.keys() >= set(mine):  # one pass of the network gives all blocks of a timestep
@@ -254,7 +295,7 @@ class Explorer:
                 yield
             fitted, picture = _fit(source, [maps[spec] for spec in mine], window, k, mode, reference)
             reference = picture if reference is None else reference
-            cell = (block, timestep, tile, window, THUMBNAIL, picture, window, done + 1, len(cells), fitted)
+            cell = (block, timestep, tile, window, THUMBNAIL, picture, window, done + 1, len(cells), fitted, timed)
             self.explored.emit(ExplorerCell(*cell))
             yield
 
@@ -264,7 +305,7 @@ class Explorer:
         tops, bottoms, lefts, rights = zip(*windows, strict=True)
         area = Window(min(tops), max(bottoms), min(lefts), max(rights))
         for done, (tile, window) in enumerate(zip(tiles, windows, strict=True)):
-            words = f"block {cell.block}, t {cell.timestep}: tile {done + 1} of {len(tiles)}"
+            words = f"{cell.place}: tile {done + 1} of {len(tiles)}"
             self.progressed.emit("layer", words, done / len(tiles))
             yield
             picture = _picture(fitted, cell.block, cell.timestep, tile)
@@ -314,12 +355,13 @@ class Explorer:
         from mdm_studio.engine.heads import sample_features
 
         found: dict[tuple[int, int] | None, list[Any]] = {cell: [] for cell in [None, *cells]}
-        times = sorted({t for _, t in cells})
+        times, timed = sorted({t for _, t in cells}), bench.backbone.recipe.t_max > 0
         for number, (tile, (rows, cols, _, _)) in enumerate(points.items()):
             source = self._source(bench, tile.plane, cells)
             for order, t in enumerate(times):
                 share = (number + order / len(times)) / len(points) / 2
-                self.progressed.emit("advisor", f"features of the strokes, tile {number + 1} of {len(points)}, t {t}", share)
+                words = f"features of the strokes, tile {number + 1} of {len(points)}" + (f", t {t}" if timed else "")
+                self.progressed.emit("advisor", words, share)
                 yield
                 specs = _specs(source, [block for block, _ in cells], t)  # one pass of the network gives all blocks
                 maps = dict(zip(specs, source.maps(tile.row, tile.col, specs), strict=True))
@@ -337,7 +379,8 @@ def _check(bench: Bench, cells: Sequence[tuple[int, int]]) -> None:
     wrong = [cell for cell in cells if not (0 <= cell[0] < n_blocks and 0 <= cell[1] <= latest)]
     if wrong or not cells:
         met = ", ".join(f"block {block} at t {t}" for block, t in wrong) or "nothing"
-        raise UsageError(f"{met} was asked for; there are blocks 0 to {n_blocks - 1} and timesteps 0 to {latest}")
+        times = f" and timesteps 0 to {latest}" if latest else ", at t 0 alone"
+        raise UsageError(f"{met} was asked for; there are blocks 0 to {n_blocks - 1}{times}")
 
 
 def _looks_alike(one: Bench, other: Bench) -> bool:

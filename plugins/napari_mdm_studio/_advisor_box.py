@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 JOB = "advisor"
+_AT_ZERO = " at t = 0"  # what an advice says of a network without timesteps
 _ROW = 27
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 
@@ -82,7 +83,7 @@ class AdvisorBox(Section):
         self._scores, self._advice = {}, None
         self._hide_advice()
         self.matrix.hide()
-        self.matrix.set_cells(blocks, timesteps, self._explorer.describe)
+        self.matrix.set_cells(blocks, timesteps, self._explorer.describe, timed=self._explorer.timed)
         self.matrix.clear_cells()
         self.show_progress("looking at the strokes", 0.0)
 
@@ -142,8 +143,9 @@ class AdvisorBox(Section):
         self.matrix.set_read(advice.blocks, advice.timesteps)
         self.bar.hide()
         self.text.hide()
-        self.words.setText(in_words(advice))
-        self.reason.setText(f"{advice.reason}.")
+        timed = self._explorer.timed
+        self.words.setText(in_words(advice, timed=timed))
+        self.reason.setText(f"{advice.reason if timed else advice.reason.replace(_AT_ZERO, '')}.")
         self.apply.setText("&Apply")
         self.apply.setEnabled(True)
         self.words.show()
@@ -162,20 +164,22 @@ class AdvisorBox(Section):
         self.matrix.hide()
 
 
-def in_words(advice: Advice) -> str:
+def in_words(advice: Advice, *, timed: bool = True) -> str:
     """The recommendation as a sentence.
 
     Parameters
     ----------
     advice : Advice
         What the advisor found.
+    timed : bool
+        Whether the network has timesteps.
     """
     expected = f"expected score {advice.expected.mean:.2f} \N{PLUS-MINUS SIGN} {advice.expected.spread:.2f}"
     if not advice.blocks:
         return f"Read the classical filters alone: {expected}."
     blocks = f"block{'s' * (len(advice.blocks) > 1)} {as_text(advice.blocks)}"
-    times = f"t {as_text(advice.timesteps)}"
-    return f"Read {blocks} at {times}, {'with' if advice.with_filters else 'without'} the classical filters: {expected}."
+    times = f" at t {as_text(advice.timesteps)}" if timed else ""
+    return f"Read {blocks}{times}, {'with' if advice.with_filters else 'without'} the classical filters: {expected}."
 
 
 def viridis(share: float) -> QColor:

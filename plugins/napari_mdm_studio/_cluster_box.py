@@ -141,7 +141,7 @@ class ClusterBox(Section):
             self.caption.setText("Choose a cell of the matrix first.")
         else:
             more = "Click a cluster to choose it." if cell.k else "Components have no clusters: switch to clusters first."
-            self.caption.setText(f"Block {cell.block}, t {cell.timestep}. {more}")
+            self.caption.setText(f"{cell.place.capitalize()}. {more}")
         for widget in (self.cluster, self.into, self.make):
             widget.setEnabled(bool(cell and cell.k))
         self.picture.show_cell(cell, self.chosen() if chosen else 0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QFormLayout,
     QLabel,
     QLineEdit,
     QProgressBar,
@@ -26,7 +25,7 @@ from napari_mdm_studio._explorer_layer import CellLayer
 from napari_mdm_studio._explorer_matrix import Matrix, pixmap_of, rgb_of
 from napari_mdm_studio._numbers import as_text, parse_numbers
 from napari_mdm_studio._session_home import home_of
-from napari_mdm_studio._widgets import Dock, Section, button, note, row
+from napari_mdm_studio._widgets import Dock, Section, button, form, note, row, show_row
 
 if TYPE_CHECKING:
     import napari
@@ -136,7 +135,7 @@ class FeatureExplorer(Dock):
             raise UsageError("correct the marked field first")
         blocks, timesteps = chosen
         self._later.stop()
-        self.matrix.set_cells(blocks, timesteps, self.explorer.describe)
+        self.matrix.set_cells(blocks, timesteps, self.explorer.describe, timed=self.explorer.timed)
         self._show_read(self.home.session.settings)
         bound = self.home.bridge.current()
         cells = [(block, t) for block in blocks for t in timesteps]
@@ -221,7 +220,7 @@ class FeatureExplorer(Dock):
             blocks, timesteps = self.explorer.cells()
             if blocks and settings.n_blocks:
                 self.choice.offer(blocks, timesteps)
-                self.matrix.set_cells(blocks, timesteps, self.explorer.describe)
+                self.matrix.set_cells(blocks, timesteps, self.explorer.describe, timed=self.explorer.timed)
         self._show_read(settings)
 
     def _forget(self) -> None:
@@ -252,10 +251,8 @@ class FeatureExplorer(Dock):
             self.read.setText("The classifier reads the classical filters alone. Tick a block to read it.")
         else:
             filters = ", and the classical filters" if settings.filters else ""
-            self.read.setText(
-                f"The classifier reads every ticked block at every ticked t (framed): "
-                f"block {as_text(blocks)} at t {as_text(timesteps)}{filters}."
-            )
+            every, at = (" at every ticked t", f" at t {as_text(timesteps)}") if self.explorer.timed else ("", "")
+            self.read.setText(f"The classifier reads every ticked block{every} (framed): block {as_text(blocks)}{at}{filters}.")
 
     def _tick(self, name: str, number: int, on: bool) -> None:
         settings = self.home.session.settings
@@ -274,19 +271,18 @@ class ChoiceForm(QWidget):
     def __init__(self, dock: FeatureExplorer) -> None:
         super().__init__()
         self._dock = dock
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._rows = rows = form()
+        self.setLayout(rows)
         self.blocks, self.timesteps = QLineEdit(), QLineEdit()
         self.blocks.setAccessibleName("Blocks shown")
-        self.blocks.setToolTip("Blocks to show, from 0 (deepest): 7 or 4, 6-8. Return shows them.")
+        self.blocks.setToolTip("Blocks to show, from 0: 7 or 4, 6-8. Return shows them.")
         self.timesteps.setAccessibleName("Timesteps shown")
         self.timesteps.setToolTip("Timesteps to show: how much noise the backbone imagines. Return shows them.")
         for field in (self.blocks, self.timesteps):
             field.returnPressed.connect(dock.refresh)
             field.textEdited.connect(lambda _: self.cells())
-        form.addRow("&Blocks", self.blocks)
-        form.addRow("&Timesteps", self.timesteps)
+        rows.addRow("&Blocks", self.blocks)
+        rows.addRow("&Timesteps", self.timesteps)
         self.clusters, self.components = QRadioButton("c&lusters"), QRadioButton("com&ponents")
         self.clusters.setToolTip("K-means clusters of the features; the same thing has the same colour in all cells.")
         self.components.setToolTip("The first three principal components as red, green and blue.")
@@ -305,8 +301,8 @@ class ChoiceForm(QWidget):
         self.count.setMinimumWidth(self.count.fontMetrics().horizontalAdvance("12"))
         self.k.valueChanged.connect(self._k_changed)
         self.k.sliderReleased.connect(dock.refresh)
-        form.addRow("Show", row(self.clusters, self.components, None))
-        form.addRow(label("&Number", self.k), row(self.k, self.count))
+        rows.addRow("Show", row(self.clusters, self.components, None))
+        rows.addRow(label("&Number", self.k), row(self.k, self.count))
 
     def _mode_chosen(self) -> None:
         self.k.setEnabled(self.clusters.isChecked())
@@ -320,6 +316,7 @@ class ChoiceForm(QWidget):
 
     def offer(self, blocks: Any, timesteps: Any) -> None:
         """Fill the fields."""
+        show_row(self._rows, self.timesteps, self._dock.explorer.timed)
         for field, numbers in ((self.blocks, blocks), (self.timesteps, timesteps)):
             with QSignalBlocker(field):
                 field.setText(as_text(numbers))

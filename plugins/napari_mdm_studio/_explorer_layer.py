@@ -46,7 +46,7 @@ class CellLayer:
         index = self._home.session.images[bound.key].index(cell.tile.plane.plane)
         shape = (*(1 for _ in index), cell.area.bottom - cell.area.top, cell.area.right - cell.area.left)
         self._data = np.zeros(shape if cell.k else (*shape, 4), np.uint8)
-        name = f"{'clusters' if cell.k else 'components'} block {cell.block}, t {cell.timestep}"
+        name = f"{'clusters' if cell.k else 'components'} {cell.place}"
         where = translated(bound.geometry, (*index, cell.area.top, cell.area.left))
         kind = "labels" if cell.k else "image"
         if not self._fits(bound.key, kind):

@@ -23,6 +23,8 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
+from mdm_studio.services.live_explore import place_words
+
 CLUSTER_COLORS = (
     "#88ccee", "#cc6677", "#ddcc77", "#117733", "#332288", "#aa4499",
     "#44aa99", "#999933", "#882255", "#661100", "#6699cc", "#888888",
@@ -88,6 +90,7 @@ class Matrix(QTableWidget):
         self.timesteps: list[int] = []
         self._name, self._ticks, self._row_height = name, ticks, row_height
         self._extra = False  # a last row of its own
+        self._timed = True  # the network has timesteps
         self._values: dict[Cell, dict[int, Any]] = {}  # of the cells, by role
         self.setAccessibleName(name)
         self.horizontalHeader().hide()
@@ -111,11 +114,16 @@ class Matrix(QTableWidget):
 
     # ---- what is shown -----------------------------------------------------------------------------------------------
 
-    def set_cells(self, blocks: Sequence[int], timesteps: Sequence[int], describe: Callable[[int], str]) -> None:
-        """Show other blocks and timesteps; the pictures of those that stay are kept."""
-        if (list(blocks), list(timesteps)) == (self.blocks, self.timesteps):
+    def set_cells(
+        self, blocks: Sequence[int], timesteps: Sequence[int], describe: Callable[[int], str], *, timed: bool = True
+    ) -> None:
+        """Show other blocks and timesteps; the pictures of those that stay are kept.
+
+        A network that is not `timed` has one column, which nobody chooses.
+        """
+        if (list(blocks), list(timesteps), timed) == (self.blocks, self.timesteps, self._timed):
             return
-        self.blocks, self.timesteps, self._extra = list(blocks), list(timesteps), False
+        self.blocks, self.timesteps, self._timed, self._extra = list(blocks), list(timesteps), timed, False
         self.blockSignals(True)
         self.clearSpans()
         self.clear()
@@ -125,7 +133,10 @@ class Matrix(QTableWidget):
         for row, block in enumerate(blocks, start=1):
             self._item(row, 0, f"block {block}", _lines(f"Block {block}", describe(block), self._tick_words()))
         for column, t in enumerate(timesteps, start=1):
-            self._item(0, column, f"t {t}", _lines(f"Timestep {t}", self._tick_words()))
+            if timed:
+                self._item(0, column, f"t {t}", _lines(f"Timestep {t}", self._tick_words()))
+            else:
+                self._item(0, column, "", "").setFlags(Qt.ItemFlag.NoItemFlags)
         for row, block in enumerate(blocks, start=1):
             for column, t in enumerate(timesteps, start=1):
                 self._item(row, column, "", "")
@@ -138,7 +149,7 @@ class Matrix(QTableWidget):
         self.blockSignals(True)
         for row, block in enumerate(self.blocks, start=1):
             self._tick(row, 0, block in blocks)
-        for column, t in enumerate(self.timesteps, start=1):
+        for column, t in enumerate(self.timesteps if self._timed else (), start=1):
             self._tick(0, column, t in timesteps)
         for block in self.blocks:
             for t in self.timesteps:
@@ -197,7 +208,8 @@ class Matrix(QTableWidget):
         return item
 
     def _tick_words(self) -> str:
-        return "Ticked: the classifier reads every ticked block at every ticked timestep." if self._ticks else ""
+        every = " at every ticked timestep" if self._timed else ""
+        return f"Ticked: the classifier reads every ticked block{every}." if self._ticks else ""
 
     def _at(self, block: int, timestep: int) -> QTableWidgetItem | None:
         if block not in self.blocks or timestep not in self.timesteps:
@@ -217,7 +229,8 @@ class Matrix(QTableWidget):
             item.setData(role, value)
         read = "read by the classifier" if known.get(_FRAMED) and self._ticks else ""
         there = "Enter or a click shows it over the image" if known.get(_PICTURE) else "not computed yet"
-        words = (f"Block {block}, t {timestep}", known.get(_WORDS) or "", read, there if self._ticks else "")
+        name = place_words(block, timestep, timed=self._timed).capitalize()
+        words = (name, known.get(_WORDS) or "", read, there if self._ticks else "")
         item.setToolTip(_lines(*words))
         item.setData(Qt.ItemDataRole.AccessibleTextRole, ", ".join(filter(None, words)))
         self.blockSignals(blocked)
@@ -232,7 +245,7 @@ class Matrix(QTableWidget):
         on = item.checkState() == Qt.CheckState.Checked
         if item.column() == 0 and 0 < item.row() <= len(self.blocks):
             self.block_ticked.emit(self.blocks[item.row() - 1], on)
-        elif item.row() == 0 and item.column():
+        elif item.row() == 0 and item.column() and self._timed:
             self.timestep_ticked.emit(self.timesteps[item.column() - 1], on)
 
     def _open(self, row: int, column: int) -> None:

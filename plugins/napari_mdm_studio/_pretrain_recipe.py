@@ -49,7 +49,7 @@ class RecipeRows:
         self.about = note()
         self.about.setAccessibleName("What the recipe is and when to take it")
         self.start_from = combo("Start from", _START_TOOLTIP, {}, letters=12)
-        self.stage_two = QCheckBox("sta&ge two (denoising fine-tuning)")
+        self.stage_two = QCheckBox("&stage two (denoising fine-tuning)")
         self.stage_two.setToolTip(_STAGE_TOOLTIP)
         self.encoder = QLineEdit()
         self.encoder.setAccessibleName("Encoder")
@@ -71,7 +71,7 @@ class RecipeRows:
     def add_to(self, rows: QFormLayout) -> None:
         """Put the rows into a form; `advanced` goes where its owner wants it."""
         self._rows = rows
-        rows.addRow("&Recipe", self.recipe)
+        rows.addRow("Re&cipe", self.recipe)
         rows.addRow(self.about)
         rows.addRow("Start &from", self.start_from)
         rows.addRow("", self.stage_two)

@@ -76,6 +76,24 @@ def test_a_first_look_needs_no_click(dock):
     assert "read by the classifier" in words
 
 
+def test_a_network_without_timesteps_is_not_asked_for_any(viewer, dock, tokens_backbone):
+    assert dock.choice.timesteps.isVisibleTo(dock)
+    dock.home.session.choose(backbone=str(tokens_backbone))
+    wait_until(lambda: dock.matrix.timesteps == [0] and not dock._jobs and len(dock._cells) == 7, 60)
+    quiet(dock)
+    matrix = dock.matrix
+    assert matrix.blocks == [6, 7, 8, 9, 10, 11, 12]
+    assert not dock.choice.timesteps.isVisibleTo(dock)
+    assert matrix.item(0, 1).text() == ""
+    assert ticks(matrix)[0] == [8, 12]
+    assert dock.read.text() == "The classifier reads every ticked block (framed): block 8, 12."
+    assert matrix.item(1, 1).toolTip().startswith("Block 6\n")
+    click_cell(dock, 12, 0)
+    wait_until(lambda: "clusters block 12" in viewer.layers)
+    quiet(dock)
+    assert dock.clusters.caption.text().startswith("Block 12. ")
+
+
 def test_a_click_shows_the_cell_over_the_image_in_one_layer(viewer, dock):
     image = viewer.layers["field"]
     active = viewer.layers.selection.active

@@ -9,7 +9,7 @@ import pytest
 from mdm_studio.engine.advisor import Advice, AdviceStep, find_strokes
 from mdm_studio.errors import UsageError
 from mdm_studio.io.array_planes import ArrayImage
-from mdm_studio.services.live_explore import Explorer, number_strokes
+from mdm_studio.services.live_explore import Explorer, first_blocks, number_strokes
 from mdm_studio.services.session import LiveSettings, Session, View
 from mdm_studio.testing import blobs
 
@@ -75,6 +75,51 @@ def test_cells_before_and_after_the_backbone_is_there(session, opened):
     assert fresh.limits() == (4, 1000)
     assert fresh.describe(3) == "32 channels at stride 2: one value for 2 x 2 pixels"
     assert fresh.describe(4) == ""
+
+
+@pytest.mark.parametrize(
+    ("strides", "blocks"),
+    [
+        ((16, 8, 4, 2), [2, 3]),  # a decoder
+        ((4, 4, 8, 16, 32), [0, 1, 2, 3, 4]),  # the pyramid of an encoder
+        ((14,) * 13, [6, 7, 8, 9, 10, 11, 12]),  # a transformer
+        ((8,), [0]),
+        ((), []),
+    ],
+)
+def test_a_first_look_shows_what_is_worth_it(strides, blocks):
+    assert first_blocks(strides) == blocks
+
+
+def test_a_transformer_without_timesteps(opened, tokens_backbone):
+    session, labels, _ = opened
+    session.set_live(False)
+    session.choose(backbone=str(tokens_backbone))
+    wait(lambda: session.bench is not None and session.bench.backbone.n_blocks == 13 and session.bench.planes)
+    explorer = Explorer(session)
+    heard = Heard(explorer)
+    assert not explorer.timed
+    assert explorer.cells() == ([6, 7, 8, 9, 10, 11, 12], [0])
+    assert explorer.limits() == (13, 0)
+    with pytest.raises(UsageError, match="blocks 0 to 12, at t 0 alone"):
+        explorer.explore([(0, 50)])
+    explorer.explore([(12, 0), (0, 0)], k=3)
+    wait_for_jobs(session)
+    assert [cell.place for cell in heard.cells] == ["block 0", "block 12"]
+    assert heard.progress[0][1] == "block 0"
+    explorer.spread(heard.cells[0])
+    wait_for_jobs(session)
+    assert heard.cells[-1].step == 1
+    painted(session, labels, 1, (5, 5), (60, 100))
+    painted(session, labels, 2, (30, 40), (80, 200))
+    wait(lambda: len(session.painted) == 2)
+    explorer.advise()
+    wait(lambda: heard.advice and isinstance(heard.advice[-1], Advice))
+    assert {t for _, t in heard.advice[-1].scores} == {0}
+    explorer.apply(heard.advice[-1])
+    wait_for_jobs(session)
+    assert session.settings.timesteps == (0,) or not heard.advice[-1].blocks
+    assert not heard.failures
 
 
 def test_thumbnails_of_the_tile_in_the_middle_with_matched_colours(opened):
