@@ -24,6 +24,7 @@ from mdm_studio.cli.fit import fit
 from mdm_studio.cli.jobs import app as jobs
 from mdm_studio.cli.predict import predict
 from mdm_studio.cli.pretrain import pretrain
+from mdm_studio.cli.privacy import privacy
 from mdm_studio.cli.probe import probe
 from mdm_studio.cli.sample import sample
 from mdm_studio.errors import MDMStudioError
@@ -51,6 +52,7 @@ app.command("clusters")(clusters)
 app.command("advise")(advise)
 app.command("probe")(probe)
 app.command("sample")(sample)
+app.command("privacy")(privacy)
 app.add_typer(cache, name="cache")
 app.command("install-desktop")(install_desktop)
 

@@ -5,7 +5,7 @@ Each picture depends on the seed and its number alone: not on how many are made 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -68,14 +68,17 @@ class NoiseProcess:
         What the network answers.
     learned : bool
         It predicts the variance of a step too.
-    wavelet : bool
-        Pictures are made of Haar coefficients.
+    bounds : callable
+        Range of what the network sees of clean images.
+    to_pixels : callable
+        Images of what the network sees: of Haar coefficients, for example.
     """
 
     abar: Tensor
     predicts: Predicts
     learned: bool
-    wavelet: bool
+    bounds: Callable[[Tensor], Bounds]
+    to_pixels: Callable[[Tensor], Tensor]
 
 
 def noise_process(card: BackboneCard) -> NoiseProcess:
@@ -95,8 +98,9 @@ def noise_process(card: BackboneCard) -> NoiseProcess:
         reason = f"it was trained at the timestep {fixed} alone"
     else:
         return NoiseProcess(
-            abar, getattr(recipe, "predict", "noise"), getattr(recipe, "learn_sigma", False), getattr(recipe, "wavelet", False)
-        )
+            abar, getattr(recipe, "predict", "noise"), getattr(recipe, "learn_sigma", False),
+            getattr(recipe, "bounds", lambda x: (-1.0, 1.0)), getattr(recipe, "to_pixels", lambda x: x),
+        )  # fmt: skip
     raise UsageError(
         f"{card.name} cannot make pictures: {reason}; "
         "choose a backbone of the recipe ddpm, or of maskdm fine-tuned with ratio=0"
@@ -157,7 +161,7 @@ def generate(
     shape = (backbone.in_channels, *size)
     noise = torch.stack([torch.randn(shape, generator=each) for each in draws]).to(backbone.device)
     times = spaced_times(t_max, sampler.steps)
-    bounds = _bounds(process, size, backbone.device)
+    bounds = process.bounds(noise)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         return backbone.predict(x, t)
@@ -175,12 +179,8 @@ def generate(
 
 def pictures(process: NoiseProcess, x: Tensor) -> Tensor:
     """Images ``(B, C, H, W)`` in [-1, 1], on the CPU, of what a sampler made."""
-    return x.float().clamp(-1, 1).cpu()
+    return process.to_pixels(x.float()).clamp(-1, 1).cpu()
 
 
 def _seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _bounds(process: NoiseProcess, size: tuple[int, int], device: torch.device) -> Bounds:
-    return -1.0, 1.0

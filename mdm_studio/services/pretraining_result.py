@@ -17,10 +17,11 @@ from mdm_studio import registry
 from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, backbone_folders
 from mdm_studio.engine.recipes import Recipe
-from mdm_studio.errors import BackboneError, CheckpointError
+from mdm_studio.errors import BackboneError, CheckpointError, UnreadableImageError
 from mdm_studio.io.atomic import replacing, write_json
 from mdm_studio.io.backbone_files import CARD, read_card, write_backbone
 from mdm_studio.io.checkpoints import read_checkpoint
+from mdm_studio.io.image_digest import image_digests
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.pretraining_job import Job
 from mdm_studio.services.pretraining_report import loss_curve, model_card
@@ -33,6 +34,7 @@ def write_result(folder: JobFolder, job: Job, weights: Mapping[str, Tensor], fac
     """Write the finished backbone with its model card and loss curve, and publish it if the job says so; its folder."""
     rows = folder.read_metrics()
     card = make_card(job, job.name, facts, rows)
+    card["training"]["image_digests"] = _digests(job.images)
     write_backbone(folder.backbone, _halved(weights), card, model_card(card))
     loss_curve(folder.backbone / "loss.png", rows)
     return publish(folder.backbone, job.name) if job.publish else folder.backbone
@@ -124,6 +126,14 @@ def _where(images: Sequence[str]) -> str:
     except ValueError:  # on several drives
         folder = ""
     return f"{len(images)} images" + (f" of {folder}" if folder else "")
+
+
+def _digests(images: Sequence[str]) -> list[str]:
+    """By which a privacy report knows the images again; none if there are too many, or one is gone by now."""
+    try:
+        return image_digests(Path(path) for path in images)
+    except UnreadableImageError:
+        return []
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

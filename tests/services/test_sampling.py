@@ -12,6 +12,7 @@ from mdm_studio.engine.backbones import BackboneCard, untrained_backbone
 from mdm_studio.engine.generation import Sampler, noise_process, sample_size
 from mdm_studio.errors import OutputError, UsageError
 from mdm_studio.nn.unet import UNetConfig
+from mdm_studio.nn.uvit import UViTConfig
 from mdm_studio.services import sampling
 from mdm_studio.services.sampling import SampleRequest, make_pictures, sample_files, warnings, write_sheet
 
@@ -64,6 +65,21 @@ def test_every_kind_of_answer_can_be_sampled(settings, sampler):
     picture = _made(_backbone(**settings), [1], sampler, size=(16, 32))[0]
     assert picture.shape == (3, 16, 32)
     assert picture.std() > 0
+
+
+@pytest.mark.parametrize("wavelet", [False, True])
+def test_a_u_vit_of_stage_two_and_of_stage_one(wavelet):
+    config = UViTConfig(image_size=16, dim=32, depth=2, heads=2, wavelet=wavelet)
+    recipe = {"name": "maskdm", "ratio": 0.0, "wavelet": wavelet}
+    card = BackboneCard("vit", "", {"kind": "uvit"}, recipe, blocks=(0,))
+    backbone = untrained_backbone(config, card)
+    assert sample_size(backbone.card) == (16, 16)
+    assert _made(backbone, [1])[0].shape == (3, 16, 16)
+    assert warnings(backbone) == []
+    with pytest.raises(UsageError, match="16,16 pixels alone"):
+        sample_size(backbone.card, (32, 32))
+    stage_one = untrained_backbone(config, dataclasses.replace(card, recipe=recipe | {"ratio": 0.9}))
+    assert "90% of each picture hidden" in warnings(stage_one)[0]
 
 
 def test_files_sheet_and_facts(backbone, tmp_path):
