@@ -71,7 +71,7 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     table = Table("block", "channels", "stride", "read by default")
     for block in facts["blocks"]:
         table.add_row(
-            str(block["block"]),
+            f"{block['block']} {block['name']}".strip(),
             str(block["channels"]),
             str(block["stride"]),
             "yes" if block["block"] in facts["default_blocks"] else "",
@@ -80,6 +80,9 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     times, scales = (", ".join(map(str, facts[key])) for key in ("default_timesteps", "default_scales"))
     beside = ", and the classical filters" if facts["default_filters"] else ""
     console.print(f"read by default at t = {times}, the image binned by {scales}{beside}")
+    if facts["training"].get("source"):
+        licence = facts["training"].get("licence") or "unknown: ask its authors"
+        console.print(f"from {facts['training']['source']}; licence of the weights: {licence}", highlight=False, soft_wrap=True)
 
 
 @app.command("import")

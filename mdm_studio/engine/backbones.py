@@ -347,7 +347,9 @@ def describe(folder: Path) -> dict[str, Any]:
         "recipe": card.recipe,
         "intensity": card.intensity,
         "in_channels": config.in_channels,
-        "blocks": [{"block": i, "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
+        "blocks": [
+            {"block": i, "name": config.block_name(i), "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)
+        ],
         "default_blocks": list(card.blocks),
         "default_timesteps": list(card.timesteps),
         "default_scales": list(card.scales),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mdm_studio.arrays import IntensityLaw
@@ -263,7 +264,7 @@ def _load(folder: Path, source: str) -> tuple[nn.Module, HubConfig]:
         model, report = kind.from_pretrained(
             folder, config=config, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the weights of {source} cannot be read ({_short(error)}); download it again, or choose another model"
         ) from error

@@ -89,6 +89,10 @@ class HubConfig(EncoderConfig):
         """Channels and stride of a map."""
         return self.map_channels[block], self.map_strides[block]
 
+    def block_name(self, block: int) -> str:
+        """The library's name of a map."""
+        return self.maps[block]
+
     @property
     def default_blocks(self) -> tuple[int, ...]:
         """The maps worth reading."""

@@ -38,6 +38,10 @@ class NetworkConfig:
         """Channels and stride of a block's map."""
         raise NotImplementedError
 
+    def block_name(self, block: int) -> str:
+        """Name of a block where it comes from a network of others; empty for ours."""
+        return ""
+
     @property
     def default_blocks(self) -> tuple[int, ...]:
         """Blocks that are read unless a card says otherwise."""
