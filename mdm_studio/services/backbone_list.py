@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdm_studio.errors import BackboneError, MDMStudioError
+
+if TYPE_CHECKING:
+    from mdm_studio.nn.network import NetworkConfig
 
 _KINDS = {
     "unet": "UNet",
@@ -48,6 +51,8 @@ class BackboneFacts:
         ``name`` and settings of the recipe it was pretrained with; the name is empty where there is none.
     t_max : int or None
         The latest timestep that features can be taken at; 0 where there are no timesteps, None where that is not known.
+    crop : int
+        The only size of crops that it can be trained on; 0 for any.
     problem : str or None
         Why it cannot be used.
     """
@@ -65,6 +70,7 @@ class BackboneFacts:
     family: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     t_max: int | None = None
+    crop: int = 0
     problem: str | None = None
 
     @property
@@ -145,7 +151,14 @@ def backbone_facts(name: str, folder: Path) -> BackboneFacts:
         family=_family(card.arch),
         recipe=card.recipe,
         t_max=t_max,
+        crop=_only_crop(card.network()),
     )
+
+
+def _only_crop(network: NetworkConfig) -> int:
+    """Side of the crops whose positions a network has learned; 0 if it has learned none."""
+    side = int(getattr(network, "image_size", 0))
+    return side if side and network.for_crop(2 * side) != network else 0
 
 
 def _family(arch: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ _SIZE_WORDS = {
     "2x": "twice as wide",
     "3x": "three times as wide",
 }
+_CROP = 128  # as `mdm_studio.engine.pretrain.PretrainConfig` has it
 _FIXED = frozenset({"t_max"})  # another number of timesteps is another diffusion: nothing to try out in a form
 
 
@@ -111,6 +112,8 @@ class RecipeFacts:
     settings : tuple of SettingFacts
     t_max : int
         Timesteps there are; 0 for none.
+    crop : int
+        Side of the crops that suit it.
     wants_encoder : bool
         Its network is made over an encoder of others.
     """
@@ -122,6 +125,7 @@ class RecipeFacts:
     sizes: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[SettingFacts, ...] = ()
     t_max: int = 0
+    crop: int = _CROP
     wants_encoder: bool = False
 
     @property
@@ -176,6 +180,7 @@ def recipe_facts(name: str) -> RecipeFacts:
         {size: _size_words(size) for size in network.sizes},
         settings_of(recipe),
         recipe().t_max,
+        int(recipe.defaults.get("crop", _CROP)),
         recipe.network == ENCODER_NETWORK,
     )
 

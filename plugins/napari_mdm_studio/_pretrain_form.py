@@ -83,6 +83,7 @@ class TrainingForm(Section):
         self.measure_button = button("Meas&ure", "Time a few real steps on this device now.", self.measure, small=True)
         self.body.addLayout(row(self.estimate, self.measure_button))
         self.recipe.changed.connect(self._chosen)
+        self.recipe.crop_wanted.connect(lambda side: quietly(self.crop, "setValue", side))
         self.scale.activated.connect(lambda _: self._chosen())
         self.crop.valueChanged.connect(lambda _: self._chosen())
         self.jitter.clicked.connect(lambda _: self._chosen())

@@ -28,10 +28,12 @@ _STAGE_TOOLTIP = "Go on with a first stage of MaskDM: nothing is hidden any more
 class RecipeRows:
     """The rows of the form that depend on the recipe; `changed` after each choice of the user's.
 
-    Until the recipes and backbones are listed it answers what was put.
+    `crop_wanted` tells the crops that suit another recipe, or are all that the backbone to start from can be trained on. Until
+    recipes and backbones are listed it answers what was put.
     """
 
     changed = Signal()
+    crop_wanted = Signal(int)
 
     def __init__(self) -> None:
         self.recipes: dict[str, RecipeFacts] = {}
@@ -152,11 +154,18 @@ class RecipeRows:
 
     def _recipe_chosen(self) -> None:
         self._show()
+        self._ask_crop()
         self.changed.emit()
+
+    def _ask_crop(self) -> None:
+        if self.facts is not None:
+            self.crop_wanted.emit((self.start.crop if self.start else 0) or self.facts.crop)
 
     def _start_chosen(self) -> None:
         self._put = replace(self._put, start_from=self.start_from.currentData())
         self._show()
+        if self.start is not None and self.start.crop:
+            self._ask_crop()
         self.changed.emit()
 
     def _size_chosen(self) -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.gui
 _STAGE_ONE = {"name": "maskdm", "ratio": 0.9, "patch": 4}
 BACKBONES = (
     BackboneFacts("mdm-nuclei", good_at="nuclei", in_channels=3, kind="unet", recipe={"name": "mdm"}),
-    BackboneFacts("stage-one", in_channels=3, kind="uvit", recipe=_STAGE_ONE),
+    BackboneFacts("stage-one", in_channels=3, kind="uvit", recipe=_STAGE_ONE, crop=96),
     BackboneFacts("broken", kind="unet", problem="its card is damaged"),
 )
 RECIPES = (
@@ -233,7 +233,7 @@ def test_the_form_follows_the_recipe(dock, images):
     assert wanted().recipe_settings == {"masking": "block", "wavelet": True}
     choose(rows.start_from, "stage-one")
     assert rows.stage_two.isVisibleTo(dock)
-    assert wanted().recipe_settings == {"patch": 4, "ratio": 0.0}
+    assert (wanted().recipe_settings, wanted().crop) == ({"patch": 4, "ratio": 0.0}, 96)
     assert not rows.settings.isEnabled()
     rows.stage_two.click()
     assert wanted().recipe_settings == {"patch": 4}
@@ -242,7 +242,7 @@ def test_the_form_follows_the_recipe(dock, images):
     rows.encoder.setFocus()
     QTest.keyClicks(rows.encoder, "microsoft/resnet-50")
     QTest.keyClick(rows.encoder, Qt.Key.Key_Return)
-    assert (wanted().encoder, wanted().size) == ("microsoft/resnet-50", "1x")
+    assert (wanted().encoder, wanted().size, wanted().crop) == ("microsoft/resnet-50", "1x", 128)
     choose(rows.recipe, "mdm")
     assert (wanted().encoder, wanted().start_from) == ("", "")  # it is what was chosen last, where there is such
     assert not rows.encoder.isVisibleTo(dock)

@@ -4,10 +4,10 @@ import json
 import shutil
 
 from mdm_studio.config import user_data_dir
-from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
+from mdm_studio.services.backbone_list import BackboneFacts, backbone_facts, list_backbones
 
 
-def test_facts_of_what_is_there_and_problems_of_what_cannot_be_used(tiny_backbone):
+def test_facts_of_what_is_there_and_problems_of_what_cannot_be_used(tiny_backbone, tokens_backbone):
     root = user_data_dir() / "backbones"
     changes = {
         "mine": {},
@@ -28,6 +28,9 @@ def test_facts_of_what_is_there_and_problems_of_what_cannot_be_used(tiny_backbon
         assert found[name].label == f"{name} \N{EN DASH} cannot be used"
     assert "ghost" in found["unknown-kind"].problem
     assert found["mdm-nuclei"].problem is None
+    facts = backbone_facts("tokens", tokens_backbone)
+    assert (facts.what, facts.t_max, len(facts.blocks)) == ("ViT, mae", 0, 13)
+    assert facts.blocks_words.startswith("Blocks, from 0 (first).")
 
 
 def test_networks_without_timesteps_or_recipe():
