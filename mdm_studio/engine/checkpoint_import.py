@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import pickle
 import struct
@@ -18,9 +19,12 @@ from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, assign_weights
+from mdm_studio.engine.import_mae import adapt_mae
+from mdm_studio.engine.import_maskdm import averaged_weights, network_weights
 from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.backbone_files import write_backbone
+from mdm_studio.nn.mae import MAEConfig
 from mdm_studio.nn.network import Network, NetworkConfig
 
 
@@ -35,7 +39,7 @@ def import_checkpoint(
     blocks: tuple[int, ...] = (),
     timesteps: tuple[int, ...] = (),
 ) -> Path:
-    """Turn a checkpoint of guided-diffusion, ddpm-segmentation or MDM into a backbone of the user's.
+    """Turn a checkpoint of guided-diffusion, ddpm-segmentation, MDM, MaskDM or MAE into a backbone of the user's.
 
     Parameters
     ----------
@@ -43,7 +47,8 @@ def import_checkpoint(
         A ``.pt`` file, read with ``weights_only=True`` so that no code in it runs, or a ``.safetensors`` file.
     arch : str
         Size of a network of any kind that has one by this name: "mdm-192", "adm-256", ...; `options` overrides fields of its
-        configuration.
+        configuration. Of a masked autoencoder, ``pixels`` says what it was trained on: "imagenet" (its mean and deviation, the
+        default, as in the published training code) or "range".
     recipe : str
         What it was trained with; empty takes the one that goes with the network: DDPM for a UNet that predicts more channels
         than it reads, MDM for other UNets.
@@ -68,14 +73,19 @@ def import_checkpoint(
             f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
             "or choose another --name"
         )
-    kind, network, config = _architecture(arch, options or {})
-    tensors = _read_foreign(path)
+    fields = dict(options or {})
+    pixels = fields.pop("pixels", "")
+    kind, network, config = _architecture(arch, fields)
+    if pixels not in (("", "imagenet", "range") if kind == "mae" else ("",)):
+        raise UsageError(f"pixels={pixels}: pixels are imagenet or range, and only those of a masked autoencoder need saying")
+    tensors, note = _read_foreign(path), ""
+    if isinstance(config, MAEConfig):
+        config, tensors, note = adapt_mae(config, tensors, fields, imagenet=pixels != "range")
     with torch.device("meta"):
         net = network(config)
     assign_weights(net, tensors, str(path))
     recipe = recipe or _usual_recipe(kind, config)
-    learns = {"learn_sigma": True} if recipe == "ddpm" and config.out_channels == 2 * config.in_channels else {}
-    made: Recipe = registry.load("recipes", recipe)(**learns)
+    made: Recipe = registry.load("recipes", recipe)(**_known_settings(recipe, config)).for_network(config)
     card = {
         "name": name,
         "arch": {"kind": kind, **dataclasses.asdict(config)},
@@ -83,9 +93,9 @@ def import_checkpoint(
         "intensity": intensity,
         "blocks": list(blocks),
         "timesteps": list(timesteps or made.feature_timesteps),
-        "tile": 256,  # the size these networks were trained at
+        "tile": 2 * config.window or 256,  # the size these networks were trained at
         "halo": 32,
-        "summary": f"imported from {path.name}",
+        "summary": f"imported from {path.name}" + (f", {note}" if note else ""),
     }
     write_backbone(
         folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n"
@@ -115,6 +125,13 @@ def _usual_recipe(kind: str, config: NetworkConfig) -> str:
     return next(fitting, "")
 
 
+def _known_settings(recipe: str, config: NetworkConfig) -> dict[str, Any]:
+    """What the network and its publication tell of the recipe's settings."""
+    if recipe == "ddpm" and config.out_channels == 2 * config.in_channels:
+        return {"learn_sigma": True}
+    return {"ratio": 0.0} if recipe == "maskdm" else {}  # the published ones have gone through stage two: nothing hidden
+
+
 def _read_foreign(path: Path) -> dict[str, Tensor]:
     """State dict of a foreign checkpoint, without the wrappers that training scripts add."""
     try:
@@ -123,7 +140,9 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch on pickle protocols: no use here
+            # torch warns of pickle protocols: no use here; training scripts put their options beside the weights
+            harmless = torch.serialization.safe_globals([argparse.Namespace])
+            with warnings.catch_warnings(action="ignore", category=UserWarning), harmless:
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}; check the path") from error
@@ -135,9 +154,11 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); download it again"
         ) from error
+    if isinstance(state, dict):
+        state = averaged_weights(state)
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict of tensors; save model.state_dict() and import that")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return network_weights({str(name).removeprefix("module."): value for name, value in state.items()})

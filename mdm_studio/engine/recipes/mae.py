@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 from mdm_studio.diffusion.corruptions import hide_patches, patch_mask
 from mdm_studio.engine.recipes import Example, Recipe
 from mdm_studio.errors import UsageError
+from mdm_studio.nn.mae import MAEConfig
+from mdm_studio.nn.network import NetworkConfig
 from mdm_studio.nn.patches import from_patches, to_patches
 
 _EPS = 1e-6  # beside a patch's variance, as published
@@ -43,6 +45,10 @@ class MAE(Recipe):
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise UsageError(f"the share of hidden patches is {self.ratio}; choose one between 0 and 1, for example ratio=0.75")
+
+    def for_network(self, network: NetworkConfig) -> Recipe:
+        """The recipe with the patches of this network."""
+        return replace(self, patch=network.patch) if isinstance(network, MAEConfig) else self
 
     def corrupt(self, x: Tensor, t: Tensor, generator: Generator) -> Example:
         """Hide patches at random, ``int(N (1 - ratio))`` stay; the target is every patch, ``(B, N, patch * patch * C)``."""
