@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -135,6 +136,8 @@ class FinetuneStep:
         Spent on steps so far, whatever else the process did.
     snapshot : callable
         ``snapshot()`` is a copy of the network as it is now, averaged, in evaluation mode. Call it before asking for the next.
+    ready : bool
+        False while the readers are fitted: there is nothing to take a snapshot of yet.
     """
 
     step: int
@@ -142,6 +145,7 @@ class FinetuneStep:
     done: float
     seconds: float
     snapshot: Callable[[], FineTuned]
+    ready: bool = True
 
 
 # --- a network to begin with --------------------------------------------------------------------------------------------
@@ -258,24 +262,28 @@ class _Training:
         self._seconds = self._readers_seconds = 0.0
 
     def steps(self, crops: _Crops) -> Iterator[FinetuneStep]:
-        begin = time.perf_counter()
-        loss = self._fit_readers(crops)
-        self.ema = AveragedModel(self.net, multi_avg_fn=_ramped(self.config.ema))
-        self.ema.update_parameters(self.net)
-        optimizer = self._optimizer()
-        self._seconds += time.perf_counter() - begin
+        loss = yield from self._fit_readers(crops)
+        with self._clock():
+            self.ema = AveragedModel(self.net, multi_avg_fn=_ramped(self.config.ema))
+            self.ema.update_parameters(self.net)
+            optimizer = self._optimizer()
         self._readers_seconds = self._seconds
         yield FinetuneStep(0, loss, 0.0, self._seconds, self.snapshot)
         step = 0
         while (share := self._share(step)) < 1:
-            begin = time.perf_counter()
             factor = min(1.0, (step + 1) / max(self.config.warmup, 1)) * 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
                 group["lr"] = group["full"] * factor
-            loss = self._update(crops.batch(step), optimizer, step)
+            with self._clock():
+                loss = self._update(crops.batch(step), optimizer, step)
             step += 1
-            self._seconds += time.perf_counter() - begin
             yield FinetuneStep(step, loss, self._share(step), self._seconds, self.snapshot)
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - begin
 
     def _share(self, step: int) -> float:
         spent = self._seconds - self._readers_seconds  # so that however few the minutes, the network learns a step
@@ -333,9 +341,16 @@ class _Training:
 
     # ---- the readers alone -------------------------------------------------------------------------------------------
 
-    def _fit_readers(self, crops: _Crops) -> float:
+    def _fit_readers(self, crops: _Crops) -> Generator[FinetuneStep, None, float]:
         """Standardise what the readers read, and fit them on the network as it is; their loss."""
-        maps, targets = self._probe(crops)
+        found: list[tuple[dict[int, Tensor], Tensor]] = []
+        batches = crops.probe_batches()
+        for number, batch in enumerate(batches):
+            with self._clock():
+                found.append(self._probe(batch, number, _PROBE_PIXELS // len(batches)))
+            yield FinetuneStep(0, math.nan, 0.0, self._seconds, self.snapshot, ready=False)
+        maps = {block: torch.cat([each[block] for each, _ in found]) for block in self.net.config.blocks}
+        targets = torch.cat([each for _, each in found]).to(self.device)
         for block, values in maps.items():
             reader = self.net.reader(block)
             deviation, mean = torch.std_mean(values, dim=0)
@@ -353,28 +368,21 @@ class _Training:
         return loss
 
     @torch.no_grad()
-    def _probe(self, crops: _Crops) -> tuple[dict[int, Tensor], Tensor]:
-        """Maps of the blocks ``(N, C_b)`` and classes ``(N,)`` at labelled pixels of some batches."""
+    def _probe(self, batch: _Batch, number: int, limit: int) -> tuple[dict[int, Tensor], Tensor]:
+        """Maps of the blocks ``(n, C_b)`` and classes ``(n,)`` at labelled pixels of a batch."""
         self.net.eval()
-        found: dict[int, list[Tensor]] = {block: [] for block in self.net.config.blocks}
-        targets: list[Tensor] = []
-        batches = crops.probe_batches()
-        for number, batch in enumerate(batches):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                maps = self.net.inner.features(self._seen(batch), self._t(batch), self.net.config.blocks)
-            rng = np.random.default_rng([self.config.seed, number, 2])
-            which, rows, cols = np.nonzero(batch.labels != UNLABELLED)
-            limit = _PROBE_PIXELS // len(batches)
-            if len(which) > limit:
-                chosen = rng.choice(len(which), limit, replace=False)
-                which, rows, cols = which[chosen], rows[chosen], cols[chosen]
-            targets.append(torch.from_numpy(batch.labels[which, rows, cols]))
-            height, width = batch.labels.shape[1:]
-            for block, values in maps.items():
-                cells = (rows * values.shape[2] // height, cols * values.shape[3] // width)
-                at = [torch.from_numpy(each).to(values.device) for each in (which, *cells)]
-                found[block].append(values[at[0], :, at[1], at[2]].float())
-        return {block: torch.cat(parts) for block, parts in found.items()}, torch.cat(targets).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            maps = self.net.inner.features(self._seen(batch), self._t(batch), self.net.config.blocks)
+        which, rows, cols = np.nonzero(batch.labels != UNLABELLED)
+        if len(which) > limit:
+            chosen = np.random.default_rng([self.config.seed, number, 2]).choice(len(which), limit, replace=False)
+            which, rows, cols = which[chosen], rows[chosen], cols[chosen]
+        found, (height, width) = {}, batch.labels.shape[1:]
+        for block, values in maps.items():
+            cells = (rows * values.shape[2] // height, cols * values.shape[3] // width)
+            at = [torch.from_numpy(each).to(values.device) for each in (which, *cells)]
+            found[block] = values[at[0], :, at[1], at[2]].float()
+        return found, torch.from_numpy(batch.labels[which, rows, cols])
 
 
 def _logistic(x: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, float]:

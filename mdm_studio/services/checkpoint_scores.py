@@ -136,7 +136,7 @@ class CheckpointScorer:
     def _score(self, folder: JobFolder) -> Iterator[None]:
         self.progressed.emit("reading the newest checkpoint", 0.0)
         yield
-        bench, name = self._session.bench, self._session.settings.backbone
+        bench, name = self._session.reading, self._session.settings.backbone
         if bench is None or not bench.planes:
             raise UsageError("no image is chosen yet: choose one and paint two classes to see what this does to your labels")
         points = _fewer(stroke_points(self._session, bench))

@@ -206,10 +206,13 @@ class ClassEditing(LiveErrands):
             self._set((*self.classes, *(_named(value, None, None, self.classes) for value in unknown)))
         if len(self.painted) < 2 and self.bench and self.bench.head and not self.bench.head.facts.loaded:
             self.bench.drop_head()
-            for image in self.images.values():
-                for output, picture in image.pictures.items():
-                    picture.erase()
-                    self.picture_changed.emit(image.key, output)
+            self._erase_pictures()
+
+    def _erase_pictures(self) -> None:
+        for image in list(self.images.values()):
+            for output, picture in list(image.pictures.items()):
+                picture.erase()
+                self.picture_changed.emit(image.key, output)
 
 
 def _named(value: int, name: str | None, color: str | None, others: Iterable[LabelClass]) -> LabelClass:

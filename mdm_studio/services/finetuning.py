@@ -62,7 +62,7 @@ def finetune_classifier(request: FitRequest, cache: FeatureCache | None) -> Gene
     paths = find_images(request.images)
     label_files = find_labels(paths, request.labels)
     device = pick_device(request.device)
-    backbone = load_backbone(find_backbone(request.backbone or DEFAULT_BACKBONE), device=device)
+    backbone = load_backbone(find_backbone(request.backbone or DEFAULT_BACKBONE), device=device, noise=request.noise)
     settings = read_by_finetuning(
         backbone, blocks=request.blocks, timesteps=request.timesteps, scales=request.scales, filters=request.filters
     )
@@ -95,7 +95,8 @@ def _name(request: FitRequest, backbone: Backbone) -> str:
 
 def _trained(steps: Iterator[FinetuneStep]) -> Generator[FitStep, None, FinetuneStep]:
     for step in steps:
-        yield FitStep("fine-tuning", step.done, f"step {step.step}, loss {step.loss:.3f}")
+        note = f"step {step.step}, loss {step.loss:.3f}" if step.ready else "reading the network as it is"
+        yield FitStep("fine-tuning", step.done, note)
     return step
 
 

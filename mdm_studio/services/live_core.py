@@ -131,10 +131,10 @@ class LiveCore:
         self._jobs: dict[str, Iterator[object]] = {}
         self._earlier: list[Suggestion] = []
         self._paused = self._once = self._closed = False
-        self._loading, self._error = "", ""
+        self._loading, self._error, self._beside = "", "", ""
         self._unlearnable = -1  # generation of strokes that could not be learnt
         self._stroke_at: float | None = None
-        self._told: dict[str, int] = {}  # generation of strokes of which a preview, an exact picture was announced
+        self._told: dict[str, tuple[int, int]] = {}  # generation of strokes, and bench, whose preview or picture was announced
         self._seconds: float | None = None
         self._updated_at: float | None = None
         self._loss: float | None = None
@@ -146,11 +146,14 @@ class LiveCore:
     def _intent(self, bench: Bench) -> Intent:
         with self._lock:
             generation = self.strokes.generation
+            views, paused = dict(self._views), self._paused
+            if bench.fixed is not None:
+                return Intent(views, False, generation, margin=bench.margin, paused=paused, beyond=bench.last)
             learn = (self.live or self._once) and self._unlearnable != generation
             grids = {key: source.grid for key, source in bench.planes.items()}
             strokes = self.strokes.by_tile(grids)
             painted = {key for key in self.strokes.planes() if key.image in self.images}
-            return Intent(dict(self._views), learn, generation, strokes, painted, bench.stages, bench.margin, self._paused)
+            return Intent(views, learn, generation, strokes, painted, bench.stages, bench.margin, paused)
 
     @property
     def views(self) -> dict[PlaneKey, View]:
@@ -309,6 +312,8 @@ class LiveCore:
             updated_at=self._updated_at,
             error=self._error or None,
             device=str(self._backbone.device) if self._backbone else "",
+            showing="the fine-tuned network" if bench and bench.fixed else "",
+            beside=self._beside,
             names={key: image.source.name for key, image in list(self.images.items())},
         )
         intent, facts = (self._intent(bench), bench.facts()) if bench else (Intent(), Facts())
@@ -325,15 +330,15 @@ class LiveCore:
             return ""
         facts = bench.facts()
         head = facts.head
-        if head is None or head.labels != self.strokes.generation:
+        if head is None or (head.labels != self.strokes.generation and bench.fixed is None):
             return ""
         return _completeness(facts, head, self.views, bench.margin)
 
     def _announce(self) -> None:
         """Say that everything in view shows the newest strokes, the first time that it does."""
-        kind, generation = self.up_to_date, self.strokes.generation
-        if kind and self._told.get(kind) != generation:
-            self._told[kind] = generation
+        kind, what = self.up_to_date, (self.strokes.generation, id(self.bench))
+        if kind and self._told.get(kind) != what:
+            self._told[kind] = what
             seconds = time.perf_counter() - self._stroke_at if self._stroke_at else 0.0
             if kind == "exact":
                 self._seconds = seconds if self._stroke_at else None

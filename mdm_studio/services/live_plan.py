@@ -171,6 +171,8 @@ class Intent:
         Pixels around the view that its picture depends on.
     paused : bool
         Nothing is to be done.
+    beyond : bool
+        Small images are computed beyond the view too.
     """
 
     views: Mapping[PlaneKey, View] = field(default_factory=dict)
@@ -181,6 +183,7 @@ class Intent:
     stages: tuple[Stage, ...] = (Stage.ALL,)
     margin: int = 0
     paused: bool = False
+    beyond: bool = True
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ def _tasks(intent: Intent, facts: Facts) -> Iterator[Task]:
         yield from _pictures(intent, facts, in_view, current, exact=True)
         yield from _settling(intent, facts, current)
     yield from _of_view(intent, facts, in_view, Stage.ALL)
-    small = [key for key in shown if len(facts.grids[key]) <= WHOLE_IMAGE]
+    small = [key for key in shown if intent.beyond and len(facts.grids[key]) <= WHOLE_IMAGE]
     rest = [Tile(key, *place) for key in small for place in facts.grids[key]]
     yield from (Extract(tile, Stage.ALL) for tile in rest if _stored(facts, tile) < Stage.ALL)
     if current and current.converged:

@@ -73,6 +73,8 @@ class Doing:
     updated_at: float | None = None
     error: str | None = None
     device: str = ""
+    showing: str = ""  # what is shown instead of the ensemble
+    beside: str = ""  # what is being done while nothing in view waits
     names: Mapping[str, str] = field(default_factory=dict)  # of images, by key
 
 
@@ -123,6 +125,8 @@ def _words(intent: Intent, facts: Facts, doing: Doing, in_view: list[Tile]) -> t
 def _at_rest(intent: Intent, facts: Facts, doing: Doing, in_view: list[Tile]) -> str:
     """What there is to say when nothing is being computed."""
     head = facts.head
+    if doing.beside or doing.showing:
+        return doing.beside or f"showing {doing.showing}"
     if head is not None and head.loaded and head.labels == intent.labels:
         return "showing the classifier that was loaded"
     if doing.classes < 2:

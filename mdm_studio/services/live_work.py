@@ -139,6 +139,10 @@ class Bench:
         Bytes of features in memory.
     draw : callable
         Gets every `Drawing`, on the thread that made it.
+    fixed : Classifier or None
+        What it shows, whatever is painted: it learns nothing.
+    last : bool
+        Nothing newer is expected soon, so it draws beyond the view too.
     """
 
     backbone: Backbone
@@ -150,6 +154,8 @@ class Bench:
     cache: FeatureCache | None
     memory: int
     draw: Callable[[Drawing], None]
+    fixed: Classifier | None = None
+    last: bool = True
     head: LiveHead | None = None
     first_number: int = 1
     broken: set[Tile | PlaneKey] = field(default_factory=set)
@@ -234,10 +240,10 @@ class Bench:
                 self._exact.clear()
                 self._doubt.clear()
 
-    def redraw(self, image: str) -> None:
-        """Draw the pictures of an image again: another output is wanted."""
+    def redraw(self, image: str | None = None) -> None:
+        """Draw the pictures of an image, or of all, again: another output is wanted, or another bench has drawn there."""
         with self.lock:
-            for tile in [tile for tile in self._made if tile.plane.image == image]:
+            for tile in [tile for tile in self._made if image in (tile.plane.image, None)]:
                 del self._made[tile]
 
     def forget(self, image: str) -> None:
@@ -420,7 +426,10 @@ class Bench:
         features = coarse.features[torch.from_numpy(at[0])[:, None], torch.from_numpy(at[1])]
         if head.facts.stage is Stage.FILTERS:
             features = features[:, :, self._of_blocks :]
-        return _as_image(predict_points(ensemble, features.reshape(-1, features.shape[2]).float()), len(at[0]), len(at[1]))
+        found = _as_image(predict_points(ensemble, features.reshape(-1, features.shape[2]).float()), len(at[0]), len(at[1]))
+        if ensemble.members == 1 < head.ensemble.members:  # of many: how much they disagree is not known yet
+            found = replace(found, uncertainty=np.zeros_like(found.uncertainty))
+        return found
 
     def _predict_fine(self, task: Predict, head: LiveHead, stale: Callable[[], bool]) -> Prediction | None:
         kept = self.tiles.maps(task.tile)
@@ -501,6 +510,9 @@ class Bench:
         head = self.head
         if head is None or not head.facts.converged or head.facts.stage is not Stage.ALL:
             return None
+        if self.fixed is not None:
+            named = tuple(classes[value] for value in head.values)
+            return replace(self.fixed, info=replace(self.fixed.info, classes=named, channels=channels, smooth=self.smooth))
         settings, card = self.settings, self.backbone.card
         info = ClassifierInfo(
             classes=tuple(classes[value] for value in head.values),
@@ -564,6 +576,16 @@ def make_bench(
     settings = FeatureSettings.of(backbone, **chosen, tile=-(-backbone.card.tile // BLOCK) * BLOCK)
     config = EnsembleConfig.of(dense=False, members=MEMBERS, hidden=HIDDEN)
     return Bench(backbone, settings, config, smooth, session, session.strokes, cache, memory, session.show)
+
+
+def make_fixed_bench(
+    classifier: Classifier, smooth: int, session: Images, cache: FeatureCache | None, memory: int, *, last: bool
+) -> Bench:
+    """A bench that shows a classifier, whatever is painted."""
+    settings = replace(classifier.settings, tile=-(-classifier.settings.tile // BLOCK) * BLOCK)
+    config = EnsembleConfig.of(dense=False, members=1)
+    shared = (session, session.strokes, cache, memory, session.show)
+    return Bench(classifier.backbone, settings, config, smooth, *shared, fixed=classifier, last=last)
 
 
 def _reads_apart(ensemble: PixelMLPEnsemble, of_blocks: int, sources: int) -> bool:

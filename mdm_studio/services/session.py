@@ -17,24 +17,24 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from psygnal import Signal
 
 from mdm_studio.errors import ClassifierError, ProjectError, UsageError
 from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.services.class_editing import ClassEditing
 from mdm_studio.services.keeper import Keeper
 from mdm_studio.services.live_core import MEMORY, LiveImage, LiveSettings
+from mdm_studio.services.live_finetune import JOB as FINETUNE
+from mdm_studio.services.live_finetune import FinetuneState, FineTuning
 from mdm_studio.services.live_plan import PlaneKey, View, Window
 from mdm_studio.services.live_status import Status
 from mdm_studio.services.pictures import Picture
 from mdm_studio.services.strokes import block_window
 from mdm_studio.services.suggestions import Suggestion
 
-__all__ = ["LiveImage", "LiveSettings", "Session", "Status", "Suggestion", "View", "Window"]
+__all__ = ["FinetuneState", "LiveImage", "LiveSettings", "Session", "Status", "Suggestion", "View", "Window"]
 
 
-class Session(ClassEditing):
+class Session(FineTuning):
     """See the module.
 
     Parameters
@@ -68,8 +68,6 @@ class Session(ClassEditing):
     jobs_changed : Signal
         Names of the jobs beside (see `run_job`) that are running or waiting.
     """
-
-    noticed = Signal(str)
 
     def __init__(
         self,
@@ -217,6 +215,7 @@ class Session(ClassEditing):
     def cancel(self) -> None:
         """Stop what is being computed; the next stroke, or `update_once`, goes on."""
         self._paused, self._once = True, False
+        self.cancel_finetune()
         self.stop_jobs()
         self._tell(always=True)
 
@@ -251,7 +250,10 @@ class Session(ClassEditing):
         classifier.save(path)
 
     def load_classifier(self, path: Path) -> None:
-        """Predict with a classifier from a file until the next stroke; its backbone, features and classes are taken over."""
+        """Predict with a classifier from a file until the next stroke; its classes are taken over.
+
+        So are its backbone and features, unless it brings a fine-tuned network: then the ensemble goes on reading what it read.
+        """
         self._send("features", lambda: self._take_classifier(path))
 
     # ---- jobs beside -------------------------------------------------------------------------------------------------
@@ -265,10 +267,10 @@ class Session(ClassEditing):
         self._go_on()
 
     def stop_jobs(self) -> None:
-        """Stop the explorer and the advisor."""
+        """Stop the explorer and the advisor; fine-tuning goes on, see `cancel_finetune`."""
         with self._lock:
-            self._jobs.clear()
-        self.jobs_changed.emit(frozenset())
+            self._jobs = {name: steps for name, steps in self._jobs.items() if name == FINETUNE}
+        self.jobs_changed.emit(frozenset(self._jobs))
         self._crew.wake()
 
     # ---- the end -----------------------------------------------------------------------------------------------------
@@ -305,10 +307,10 @@ class Session(ClassEditing):
 
     def _drop_features(self, key: str) -> None:
         """Forget the features of an image, and what went wrong with it."""
-        if self.bench is not None:
-            self.bench.forget(key)
-            if not self.bench.broken:
-                self._error = ""
+        for bench in self._benches():
+            bench.forget(key)
+        if self.bench is not None and not self.bench.broken:
+            self._error = ""
 
     def _keep_state(self, *_: object) -> None:
         if self.keeper is not None:
@@ -336,6 +338,9 @@ class Session(ClassEditing):
 
         classifier = load_classifier(path, device=self.settings.device)
         info = classifier.info
+        if classifier.embedded is not None:
+            self._take_finetuned(classifier)
+            return
         with self._lock:
             self.settings = LiveSettings(
                 info.backbone, info.blocks, info.timesteps, info.scales, info.filters, info.smooth, self.settings.device
