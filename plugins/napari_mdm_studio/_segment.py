@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_mdm_studio._actions import with_key
 from napari_mdm_studio._backbone_box import BackboneBox
 from napari_mdm_studio._classes_box import ClassesBox
+from napari_mdm_studio._finetune_box import FinetuneBox
 from napari_mdm_studio._images_box import ImagesBox
 from napari_mdm_studio._outputs_box import OutputsBox
 from napari_mdm_studio._session_home import SEGMENT, home_of
@@ -48,8 +49,9 @@ class Segment(Dock):
         self.backbone = BackboneBox(self.home)
         self.classes = ClassesBox(self.home)
         self.status = StatusBox(self.home)
+        self.finetune = FinetuneBox(self.home)
         self.outputs = OutputsBox(self.home)
-        sections = (self.images, self.backbone, self.classes, self.status, self.outputs)
+        sections = (self.images, self.backbone, self.classes, self.status, self.finetune, self.outputs)
         self.fill(*sections, self._suggestion(), self._files())
         self.home.has_dock(SEGMENT, self)
         self.home.closed.connect(self.end)
@@ -62,7 +64,7 @@ class Segment(Dock):
         self.home.lost_dock(self)
         if self.home.save == self.save_before_closing:
             self.home.save = None
-        for section in (self.images, self.backbone, self.classes, self.status, self.outputs):
+        for section in (self.images, self.backbone, self.classes, self.status, self.finetune, self.outputs):
             section.end()
 
     def _suggestion(self) -> QWidget:

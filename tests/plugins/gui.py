@@ -17,6 +17,7 @@ from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.masks import class_palette
 from mdm_studio.services.image_list import ImageEntry
 from mdm_studio.services.live_core import LiveSettings
+from mdm_studio.services.live_finetune import FinetuneState
 from mdm_studio.services.live_plan import PlaneKey, Window
 from mdm_studio.services.live_status import Status
 from mdm_studio.services.suggestions import Suggestion
@@ -37,8 +38,10 @@ class FakeSession:
     failed = Signal(str)
     noticed = Signal(str)
     jobs_changed = Signal(frozenset)
+    finetune_changed = Signal(object)
 
     def __init__(self):
+        self.finetuning = FinetuneState()
         colors = class_palette(9)
         self.colors = colors
         self.classes = (LabelClass(1, "background", colors[1]), LabelClass(2, "nucleus", colors[2]))
@@ -153,6 +156,22 @@ class FakeSession:
 
     def retry(self):
         self.calls.append(("retry",))
+
+    def finetune(self, *, steps):
+        if not self.painted:
+            raise UsageError("nothing is painted yet; paint two classes at least")
+        self.calls.append(("finetune", steps))
+        self.say_finetune(phase="running", note="step 1 of 20")
+
+    def cancel_finetune(self):
+        self.say_finetune(phase="none", shown=False)
+
+    def show_finetuned(self, shown):
+        self.say_finetune(shown=shown)
+
+    def say_finetune(self, **changes):
+        self.finetuning = dataclasses.replace(self.finetuning, **changes)
+        self.finetune_changed.emit(self.finetuning)
 
     def suggest_next(self):
         key = next(iter(self.images))

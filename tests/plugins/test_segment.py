@@ -279,6 +279,34 @@ def test_a_backbone_of_others_is_added_from_a_folder(viewer, home, session, dock
     assert dock.backbone.dialog is None
 
 
+def test_the_network_is_fine_tuned_watched_and_compared(viewer, home, session, dock, monkeypatch):
+    box = dock.finetune
+    warned = []
+    monkeypatch.setattr(home, "warn", warned.append)
+    box.start.click()
+    assert "nothing is painted" in warned[0]
+    assert not box.shown.isVisibleTo(dock)
+    session.painted = {1: 10, 2: 10}
+    box.steps.setValue(20)
+    box.start.click()
+    assert session.named("finetune") == [(20,)]
+    wait_until(lambda: box.text.text() == "Step 1 of 20.")
+    assert not box.start.isEnabled()
+    session.say_finetune(done=0.5, shown=True)
+    wait_until(box.network.isChecked)
+    assert box.bar.value() == 500
+    box.ensemble.click()
+    assert not session.finetuning.shown
+    session.say_finetune(phase="ready", outdated=True)
+    wait_until(lambda: "fine-tune again" in box.text.text())
+    assert box.start.isEnabled()
+    assert not box.stop.isVisibleTo(dock)
+    box.start.click()
+    wait_until(lambda: box.stop.isVisibleTo(dock))
+    box.stop.click()
+    wait_until(lambda: not box.shown.isVisibleTo(dock))
+
+
 def test_outputs(viewer, home, session, dock):
     dock.outputs.uncertainty.click()
     assert "left uncertainty" in viewer.layers
