@@ -137,7 +137,7 @@ def data_sets(root: Path) -> dict[str, DataSet]:
     """The data sets that are in `root`, by name."""
     known = [
         DataSet(root / "dsb2018", 2, lambda _, row: row["mosaic"]),
-        DataSet(root / "glas", 2, lambda _, row: row["patient"]),
+        DataSet(root / "glas", 2, lambda name, row: row.get("patient", name)),
         DataSet(root / "monuseg", 2, lambda name, _: name),
         DataSet(root / "vnc_em", 5, lambda name, _: str(int(name[-2:]) // 3), instances=False),  # blocks of three sections
         DataSet(root / "camvid", 11, lambda name, _: name.split("_")[0], instances=False, ignore=11),  # drives
