@@ -127,7 +127,8 @@ def _report(found: ProbeResult, out: Path | None, json_: bool) -> None:
         _show(found)
     if found.failed:
         first = next(iter(found.failed.values()))
-        raise InputError(f"{len(found.failed)} images could not be used, the first: {first}")
+        total = len(found.failed) + len(found.predictions)
+        raise InputError(f"{len(found.failed)} of {total} images failed, the first: {first}")
 
 
 def _rows(found: ProbeResult) -> list[dict[str, object]]:

@@ -134,9 +134,10 @@ def cross_validate(
         scores.append((accuracy_score(targets, predicted), balanced_accuracy_score(targets, predicted), f1))
         rows = np.asarray(scores)
         spread = rows.std(0, ddof=1) if len(rows) > 1 else np.zeros(3)
-        found = [ProbeScore(float(mean), float(std)) for mean, std in zip(rows.mean(0), spread, strict=True)]
+        accuracy, balanced, f1s = (ProbeScore(float(mean), float(std)) for mean, std in zip(rows.mean(0), spread, strict=True))
         chance = float(np.bincount(targets).max() / len(targets))
-        yield ProbeScores(tuple(classes.tolist()), *found, chance, confusion.copy(), total / (repeat + 1))
+        names = tuple(classes.tolist())
+        yield ProbeScores(names, accuracy, balanced, f1s, chance, confusion.copy(), total / (repeat + 1))
 
 
 def predict_rest(features: Features, labels: Sequence[str], rest: Features, config: ProbeConfig) -> Probabilities:

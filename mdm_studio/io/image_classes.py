@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from mdm_studio.errors import LabelsError
 from mdm_studio.io.images import image_name
@@ -31,7 +31,7 @@ def read_image_classes(
     path : Path
         UTF-8, with commas. Rows without a label count for nothing.
     images : sequence of Path
-        Image files; the table names them with or without extension, and without folders.
+        Image files; the table names them with or without extension. Folders before a name count for nothing.
     image, label, group : str
         Names of the columns. `group` may be empty: then a column ``group`` is read if there is one.
 
@@ -55,7 +55,7 @@ def read_image_classes(
     found: dict[Path, ImageClass] = {}
     unknown: list[str] = []
     for row in rows:
-        name, value = (row[image] or "").strip(), (row[label] or "").strip()
+        name, value = PureWindowsPath((row[image] or "").strip()).name, (row[label] or "").strip()  # takes either slash
         if not value:
             continue
         if name not in by_name:

@@ -191,7 +191,7 @@ class MaskedAutoencoder(Network):
             found: dict[int, Tensor] = {}
             for block, h in enumerate(self._encode(self._embedded(window))):
                 if block in blocks:
-                    found[block] = h[:, 1:].transpose(1, 2).unflatten(2, (cells, cells))  # without the class token
+                    found[block] = h[:, 1:].transpose(1, 2).reshape(len(h), -1, cells, cells)  # without the class token
                 if block == last:
                     break
             return found

@@ -69,7 +69,7 @@ def _blended(x: Tensor, side: int, stride: int, run: Callable[[Tensor], Maps]) -
             if block not in totals:
                 totals[block] = torch.zeros(n, maps.shape[1], height // scale, width // scale, device=maps.device)
             down, across = (_weights(starts, side, cells, maps.device) for starts in (rows, cols))
-            for (row, col), each in zip(some, maps.split(n), strict=True):
+            for (row, col), each in zip(some, torch.split(maps, n), strict=True):
                 y, left = row // scale, col // scale
                 weight = torch.outer(down[row], across[col])  # (cells, cells)
                 totals[block][:, :, y : y + cells, left : left + cells] += each * weight

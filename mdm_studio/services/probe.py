@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -120,7 +120,7 @@ def probe_images(request: ProbeRequest, cache: FeatureCache | None) -> Generator
     rest = [path for path in wanted if path in pooled and path not in classes]
     known = [classes[path] for path in labelled]
     if failed:
-        _check(known, request)
+        _check_again(known, failed, request)
     labels, groups = [each.label for each in known], _groups(known)
     features = np.stack([pooled[path] for path in labelled])
     for done, scores in enumerate(cross_validate(features, labels, groups, request.config), start=1):
@@ -150,6 +150,17 @@ def _check(classes: Sequence[ImageClass], request: ProbeRequest) -> None:
     if groups and not all(groups):
         raise LabelsError(f"{request.labels} has labelled images without a group; give every one of them a group, or none")
     check_probe([each.label for each in classes], groups, request.config)
+
+
+def _check_again(classes: Sequence[ImageClass], failed: Mapping[str, str], request: ProbeRequest) -> None:
+    """Whether what is left of the labelled images will still do; if not, those that failed are named too."""
+    what = f"{len(failed)} images could not be used, the first: {next(iter(failed.values()))}"
+    if not classes:
+        raise InputError(f"not one labelled image is left: {what}")
+    try:
+        _check(classes, request)
+    except LabelsError as error:
+        raise LabelsError(f"{error} ({what})") from error
 
 
 def _groups(classes: Sequence[ImageClass]) -> list[str]:

@@ -63,8 +63,18 @@ def test_an_unreadable_image_is_left_out_and_named(probe, classes):
     (classes[0] / "f8.png").write_bytes(b"no image")
     outcome = probe("--folds", 2, "--repeats", 1, "--json")
     assert outcome.code == 1
-    assert "1 images could not be used" in outcome.error
+    assert "1 of 9 images failed, the first: " in outcome.error
     assert json.loads(outcome.stdout)["classes"] == {"crowded": 4, "empty": 4}
+
+
+def test_when_too_few_images_are_left_the_unreadable_ones_are_named(probe, classes):
+    for number in (6, 8):
+        (classes[0] / f"f{number}.png").write_bytes(b"no image")
+    outcome = probe("--folds", 4, "--repeats", 1)
+    assert outcome.code == 1
+    assert "empty has 3" in outcome.error
+    assert "2 images could not be used, the first: " in outcome.error
+    assert "not one labelled image is left" in probe("--folds", 4, "--channels", 9).error
 
 
 @pytest.mark.parametrize(

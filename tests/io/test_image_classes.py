@@ -22,7 +22,7 @@ def test_names_with_and_without_extension(tmp_path):
 
 
 def test_other_columns(tmp_path):
-    text = "name,type,group,patient\none,x,9,3\nthree.ome.tiff,y,9,4\n"
+    text = "name,type,group,patient\na/b/one,x,9,3\nthree.ome.tiff,y,9,4\n"
     found = _table(tmp_path, text, image="name", label="type", group="patient")
     assert [each.group for each in found.values()] == ["3", "4"]
     assert _table(tmp_path, "image,label\none,x\n")[IMAGES[0]] == ImageClass("x")
