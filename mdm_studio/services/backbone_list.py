@@ -82,6 +82,14 @@ class BackboneFacts:
         return ", ".join(filter(None, (network, str(self.recipe.get("name", "")))))
 
     @property
+    def summary(self) -> str:
+        """What to expect of it, as a sentence; empty if nothing is known."""
+        if self.problem is not None:
+            return f"{self.problem[:1].upper()}{self.problem[1:]}."
+        words = f"good at {self.good_at}" if self.bundled and self.good_at else self.good_at
+        return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+    @property
     def label(self) -> str:
         """For a list: its name and what it is."""
         return f"{self.name} \N{EN DASH} {self.what}" if self.what else self.name

@@ -151,7 +151,7 @@ class Explorer:
 
         Those of `first_blocks` and `TIMESTEPS`, and what is read; a network without timesteps has t = 0 alone.
         """
-        settings, bench = self._session.settings, self._session.bench
+        settings, bench = self._session.settings, self._session.reading
         if bench is None:
             return [], []
         n_blocks, latest = bench.backbone.n_blocks, bench.backbone.recipe.t_max
@@ -163,17 +163,17 @@ class Explorer:
     @property
     def timed(self) -> bool:
         """Whether the network has timesteps; True until the backbone is loaded."""
-        bench = self._session.bench
+        bench = self._session.reading
         return bench is None or bench.backbone.recipe.t_max > 0
 
     def limits(self) -> tuple[int, int]:
         """Number of blocks, and the latest timestep; (0, 0) until the backbone is loaded."""
-        bench = self._session.bench
+        bench = self._session.reading
         return (bench.backbone.n_blocks, bench.backbone.recipe.t_max) if bench else (0, 0)
 
     def describe(self, block: int) -> str:
         """Channels and stride of a block in words; empty until the backbone is loaded."""
-        bench = self._session.bench
+        bench = self._session.reading
         if bench is None or not 0 <= block < bench.backbone.n_blocks:
             return ""
         channels, stride = bench.backbone.block_shape(block)
@@ -252,7 +252,7 @@ class Explorer:
         self._session.run_job(job, told())
 
     def _middle(self, image: str | None) -> tuple[Bench, Tile]:
-        bench, views = self._session.bench, self._session.views
+        bench, views = self._session.reading, self._session.views
         if bench is not None:
             for plane, view in sorted(views.items(), key=lambda each: each[0].image != image):
                 source = bench.planes.get(plane)

@@ -192,7 +192,7 @@ def settings_of(recipe: type) -> tuple[SettingFacts, ...]:
     for each in reversed(recipe.__mro__):  # a setting is explained where it was made
         words |= _words_of_attributes(inspect.cleandoc(each.__doc__ or ""))
     found = []
-    for setting in dataclasses.fields(recipe):  # type: ignore[arg-type]  # a recipe is a dataclass
+    for setting in dataclasses.fields(recipe):
         kind, choices = _kind(types[setting.name])
         if kind is not None and setting.name not in _FIXED and setting.default is not dataclasses.MISSING:
             found.append(SettingFacts(setting.name, kind, setting.default, words.get(setting.name, ""), choices))

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QFileDialog, QLineEdit, QProgressBar, QVBoxLayout, QWidget
 
 from mdm_studio.services.backbone_adding import LICENCE, Addition, Found, add_backbone, checkpoint_networks, look_at
-from napari_mdm_studio._widgets import button, combo, form, note, row, show_row
+from napari_mdm_studio._widgets import button, combo, form, label, note, row, show_row
 from napari_mdm_studio._worker import Runner
 
 _WIDTH = 520
@@ -51,8 +51,7 @@ class AddBackbone(QDialog):
         source = QWidget()
         source.setLayout(row(self.source, *(() if hub else (self.folder, self.file))))
         self._rows = form()
-        self._rows.addRow("Mo&del" if hub else "F&rom", source)
-        self._rows.labelForField(source).setBuddy(self.source)  # type: ignore[union-attr]  # a label: it was given words
+        self._rows.addRow(label("Mo&del" if hub else "F&rom", self.source), source)
         self.what = note()
         self.what.setAccessibleName("What will be done")
         self._rows.addRow("", self.what)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SCALES = (1, 2, 4, 8)
 _DEVICES = (("auto", "automatic"), ("cpu", "CPU"), ("cuda", "NVIDIA GPU"), ("mps", "Apple GPU"))
 _MAX_SMOOTH = 64
-_LAST_TIMESTEP = 1000
+_LAST_TIMESTEP = _MOST_BLOCKS = 1000  # until the backbone is known
 
 
 class BackboneBox(Section):
@@ -100,8 +101,14 @@ class BackboneBox(Section):
             self.backbone.addItem(facts.label, facts.name)
             self.backbone.setItemData(number, facts.problem or facts.good_at, Qt.ItemDataRole.ToolTipRole)
             if facts.problem is not None:
-                self.backbone.model().item(number).setEnabled(False)
+                self._disable(number)
         self._settings_changed(self._home.session.settings)
+
+    def _disable(self, number: int) -> None:
+        """Nobody chooses an entry of the list."""
+        items = self.backbone.model()
+        if isinstance(items, QStandardItemModel):
+            items.item(number).setEnabled(False)
 
     def _choose_backbone(self, index: int) -> None:
         self._read_backbone(self.backbone.itemData(index))
@@ -117,7 +124,7 @@ class BackboneBox(Section):
             index = self.backbone.count() - 1
         self.backbone.setCurrentIndex(index)
         facts = self._facts.get(settings.backbone)
-        self.summary.setText((facts.problem or f"Good at {facts.good_at}." if facts.good_at else "") if facts else "")
+        self.summary.setText(facts.summary if facts else "")
         self.summary.setVisible(bool(self.summary.text()))
         self.features.show_settings(settings, facts)
 
@@ -128,11 +135,13 @@ class FeaturesForm(QWidget):
     def __init__(self, home: SessionHome) -> None:
         super().__init__()
         self._home = home
+        self._n_blocks, self._latest = _MOST_BLOCKS, _LAST_TIMESTEP
+        self._facts: BackboneFacts | None = None
         self._rows = rows = form()
         self.setLayout(rows)
         self.blocks, self.timesteps = QLineEdit(), QLineEdit()
         self.timesteps.setToolTip("How much noise the backbone imagines, 0 to 1000: 50 or 50,200.")
-        self.blocks.editingFinished.connect(lambda: self._numbers("blocks", self.blocks, (self._n_blocks or 1000) - 1))
+        self.blocks.editingFinished.connect(lambda: self._numbers("blocks", self.blocks, self._n_blocks - 1))
         self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, self._latest))
         rows.addRow("Bloc&ks", self.blocks)
         rows.addRow("&Timesteps", self.timesteps)
@@ -162,8 +171,6 @@ class FeaturesForm(QWidget):
         self.device.activated.connect(lambda index: home.session.choose(device=self.device.itemData(index)))
         self.device.setToolTip("Where the backbone runs.")
         rows.addRow("Device", self.device)
-        self._n_blocks: int | None = None
-        self._latest = _LAST_TIMESTEP
 
     def _numbers(self, name: str, field: QLineEdit, largest: int) -> None:
         """Choose what was typed, or mark it as wrong."""
@@ -178,12 +185,14 @@ class FeaturesForm(QWidget):
         if chosen:
             self._home.session.choose(scales=chosen)
         else:  # one at least
-            self.show_settings(self._home.session.settings, None)
+            self.show_settings(self._home.session.settings, self._facts)
 
     def show_settings(self, settings: LiveSettings, facts: BackboneFacts | None) -> None:
         """Show what the session reads."""
+        self._facts = facts
         facts = facts or BackboneFacts("")
-        self._n_blocks = settings.n_blocks or len(facts.blocks) or None
+        n_blocks = settings.n_blocks or len(facts.blocks)
+        self._n_blocks = n_blocks or _MOST_BLOCKS
         self.blocks.setToolTip(f"{facts.blocks_words} For example 7 or 4,6-8.")
         self._latest = _LAST_TIMESTEP if facts.t_max is None else facts.t_max
         show_row(self._rows, self.timesteps, facts.has_timesteps)
@@ -193,7 +202,7 @@ class FeaturesForm(QWidget):
             if not field.hasFocus():
                 field.setText(as_text(numbers))
                 field.setStyleSheet("")
-        self.blocks.setPlaceholderText(f"0 to {self._n_blocks - 1}" if self._n_blocks else "")
+        self.blocks.setPlaceholderText(f"0 to {n_blocks - 1}" if n_blocks else "")
         scales = settings.scales if settings.scales is not None else facts.default_scales
         for box, scale in zip(self.scales, _SCALES, strict=True):
             box.setChecked(scale in scales)

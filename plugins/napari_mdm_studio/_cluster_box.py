@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QPoint, QRect, QSize, Qt, Signal
 from qtpy.QtGui import QPainter, QPixmap
-from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mdm_studio._explorer_matrix import CLUSTER_COLORS, fitted_rect, pixmap_of, rgb_of
-from napari_mdm_studio._widgets import Section, button, note, row, swatch
+from napari_mdm_studio._widgets import Section, button, label, note, row, swatch
 
 if TYPE_CHECKING:
     from mdm_studio.io.classifier_file import LabelClass
@@ -78,14 +78,6 @@ class ClusterPicture(QWidget):
     def sizeHint(self) -> QSize:
         """Qt's hook."""
         return QSize(300, _HEIGHT)
-
-
-def label(text: str, buddy: QWidget) -> QLabel:
-    """A label that leads to a widget; `text` names its mnemonic with &."""
-    made = QLabel(text)
-    made.setBuddy(buddy)
-    made.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
-    return made
 
 
 class ClusterBox(Section):

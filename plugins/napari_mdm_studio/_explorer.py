@@ -20,12 +20,12 @@ from mdm_studio.errors import UsageError
 from mdm_studio.services.live_explore import Explorer
 from napari_mdm_studio._advisor_box import JOB as ADVISOR
 from napari_mdm_studio._advisor_box import AdvisorBox
-from napari_mdm_studio._cluster_box import ClusterBox, label
+from napari_mdm_studio._cluster_box import ClusterBox
 from napari_mdm_studio._explorer_layer import CellLayer
 from napari_mdm_studio._explorer_matrix import Matrix, pixmap_of, rgb_of
 from napari_mdm_studio._numbers import as_text, parse_numbers
 from napari_mdm_studio._session_home import home_of
-from napari_mdm_studio._widgets import Dock, Section, button, form, note, row, show_row
+from napari_mdm_studio._widgets import Dock, Section, button, form, label, note, row, show_row
 
 if TYPE_CHECKING:
     import napari

@@ -136,7 +136,9 @@ class Matrix(QTableWidget):
             if timed:
                 self._item(0, column, f"t {t}", _lines(f"Timestep {t}", self._tick_words()))
             else:
-                self._item(0, column, "", "").setFlags(Qt.ItemFlag.NoItemFlags)
+                nothing = self._item(0, column, "", "")
+                nothing.setData(Qt.ItemDataRole.CheckStateRole, None)  # nor a tick
+                nothing.setFlags(Qt.ItemFlag.NoItemFlags)
         for row, block in enumerate(blocks, start=1):
             for column, t in enumerate(timesteps, start=1):
                 self._item(row, column, "", "")

@@ -13,8 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QF
 from superqt import QCollapsible
 
 from mdm_studio.services.export_form import AS_CLASSIFIER, GOOD_FOR, ExportChoices, Source
-from napari_mdm_studio._cluster_box import label
-from napari_mdm_studio._widgets import Section, button, combo, note, row
+from napari_mdm_studio._widgets import Section, button, combo, label, note, row
 
 _SOURCES: Mapping[Source, str] = {
     "project": "All images of the project",

@@ -13,7 +13,7 @@ from mdm_studio.services.backbone_list import BackboneFacts
 from mdm_studio.services.new_pretraining import Wanted
 from mdm_studio.services.recipe_list import RecipeFacts, fitting_starts, may_be_second_stage, second_stage
 from napari_mdm_studio._settings_form import SettingsForm
-from napari_mdm_studio._widgets import button, combo, folded, note, row, show_row
+from napari_mdm_studio._widgets import button, combo, folded, label, note, row, show_row
 
 _NOTHING = "nothing: random weights"
 _START_TOOLTIP = "Its weights are where the training begins; that saves time on like images. Only what fits is listed."
@@ -77,9 +77,7 @@ class RecipeRows:
         rows.addRow(self.about)
         rows.addRow("Start &from", self.start_from)
         rows.addRow("", self.stage_two)
-        rows.addRow("&Encoder", self._encoder_row)
-        label = rows.labelForField(self._encoder_row)
-        label.setBuddy(self.encoder)  # type: ignore[union-attr]  # a label, because the row was given words
+        rows.addRow(label("&Encoder", self.encoder), self._encoder_row)
         rows.addRow("Si&ze", self.network_size)
         self._show()
 

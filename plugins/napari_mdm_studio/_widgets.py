@@ -157,6 +157,14 @@ def form() -> QFormLayout:
     return made
 
 
+def label(text: str, buddy: QWidget) -> QLabel:
+    """A label that leads to a widget; `text` names its mnemonic with &."""
+    made = QLabel(text)
+    made.setBuddy(buddy)
+    made.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
+    return made
+
+
 def show_row(rows: QFormLayout, part: QWidget, shown: bool) -> None:
     """Show or hide a field with its name."""
     name = rows.labelForField(part)
