@@ -91,7 +91,8 @@ def _correlate(unit: Tensor, field: Tensor) -> Tensor:
     mean, square = (F.avg_pool2d(each[None, None].double(), (height, width), 1)[0, 0] for each in (centred, centred**2))
     variance = square - mean**2  # (H-h+1, W-w+1)
     norm = (variance * height * width).clamp(min=1e-12).rsqrt().float() * (variance > _FLAT)
-    return (products * norm).clamp(-1, 1)
+    correlation: Tensor = (products * norm).clamp(-1, 1)
+    return correlation
 
 
 def unmirrored(window: NDArray[np.float32], mirroring: int) -> NDArray[np.float32]:

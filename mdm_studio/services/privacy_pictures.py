@@ -136,7 +136,7 @@ def _histogram(axes: Axes, values: tuple[Sequence[float], ...], labels: tuple[st
     for each, label, colour in zip(values, labels, (_TRAINED, _HELD_OUT), strict=True):
         clipped = np.clip(np.asarray(each), edges[0], edges[-1])
         weights = np.full(len(clipped), 1 / len(clipped))
-        axes.hist(clipped, edges, weights=weights, histtype="stepfilled", alpha=0.45, color=colour, label=label)
+        axes.hist(clipped, edges.tolist(), weights=weights, histtype="stepfilled", alpha=0.45, color=colour, label=label)
     axes.set_title(title, fontsize=8)
     axes.set_xlabel(what, fontsize=8)
     axes.set_ylabel("share", fontsize=8)
