@@ -143,6 +143,7 @@ def pretrain(
 def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: Any) -> Job:
     from mdm_studio.io.images import find_images
     from mdm_studio.services.pretraining import plan, recipe_config
+    from mdm_studio.services.pretraining_plan import caution
 
     if config["precision"] not in ("auto", "bf16", "fp32"):
         raise UsageError(f"--precision {config['precision']!r} is not known; choose auto, bf16 or fp32")
@@ -152,6 +153,8 @@ def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: A
     if _first_process():
         for line in unreadable:
             say(f"left out: {line}")
+        if against := caution(job):
+            say(f"note: {against}")
     return job
 
 

@@ -345,8 +345,7 @@ def _short(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's reports of weights that a backbone does not need, and its bars of milliseconds."""
-    from transformers.utils import logging
-
+    logging: Any = transformers_module().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -51,6 +51,8 @@ def plan(
     planes, unreadable = survey(paths, channels, config.intensity)
     in_channels = _common_channels(planes)
     made = make_recipe(recipe, recipe_settings or {})
+    if encoder and Path(encoder).is_dir():
+        encoder = str(Path(encoder).resolve())  # the job may run elsewhere
     network = _network(made, recipe, size, recipe_settings or {}, in_channels, encoder)
     network = network.for_crop(config.crop)
     if made.cosine and steps and not config.decay_steps:
@@ -58,6 +60,8 @@ def plan(
     begin = None if start_from is None else find_backbone(start_from).resolve()
     if begin is not None:
         network = _network_of(begin, network)
+        if made.network == _ENCODED:
+            network = dataclasses.replace(network, **{"frozen_encoder": made.freezes_encoder})
         if network.for_crop(config.crop) != network:
             raise UsageError(
                 f"the backbone to start from has positions for crops of {getattr(network, 'image_size', 0)} pixels alone, "
@@ -72,6 +76,15 @@ def plan(
         None if begin is None else str(begin), publish, encoder,
     )  # fmt: skip
     return job, unreadable
+
+
+def caution(job: Job) -> str:
+    """What speaks against a job that can be run all the same, in a sentence; empty where nothing does."""
+    if getattr(job.network, "frozen_encoder", False) and not job.encoder and job.start_from is None:
+        from mdm_studio.engine.hub_import import RANDOM_ENCODER
+
+        return RANDOM_ENCODER
+    return ""
 
 
 def _common_channels(planes: Sequence[PlaneInfo]) -> int:

@@ -105,7 +105,8 @@ def model_card(card: Mapping[str, Any], *, curve: bool = True) -> str:
     """Markdown model card of a backbone; `curve` shows ``loss.png`` in it."""
     training, recipe = card["training"], card["recipe"]
     config = training["config"]
-    start = training.get("start_from")
+    start, encoder = training.get("start_from"), training.get("encoder")
+    begun = f"the encoder `{encoder}`, whose licence holds for its weights" if encoder else "random weights"
     return f"""# {card["name"]}
 
 A {card["arch"]["kind"]} pretrained without labels by MDM Studio, recipe `{recipe["name"]}`.
@@ -113,7 +114,7 @@ A {card["arch"]["kind"]} pretrained without labels by MDM Studio, recipe `{recip
 | | |
 | --- | --- |
 | images | {training["images"]} ({training["planes"]} planes) |
-| begun with | {f"the weights of `{start}`" if start else "random weights"} |
+| begun with | {f"the weights of `{start}`" if start else begun} |
 | steps | {training["steps"]} of {config["batch"]} crops of {config["crop"]} x {config["crop"]} |
 | time | {training["seconds"] / 60:.0f} minutes on {training["device"]} in {training["precision"]} |
 | loss at the end | {training["final_loss"]} (mean of the last 100 steps) |

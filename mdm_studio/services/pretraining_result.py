@@ -104,7 +104,7 @@ def make_card(job: Job, name: str, facts: Mapping[str, Any], rows: Sequence[Mapp
         "precision": facts.get("precision", config.precision),
         "config": dataclasses.asdict(config),
         "start_from": None if job.start_from is None else Path(job.start_from).name,
-    }
+    } | ({"encoder": job.encoder} if job.encoder else {})  # whose licence goes with its weights
     recipe: type[Recipe] = registry.load("recipes", job.recipe)
     return {
         "name": name,
@@ -137,7 +137,9 @@ def _digests(images: Sequence[str]) -> list[str]:
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    """In half the space; an encoder of others stays as it came, because its numbers may be beyond float16."""
+    kept = {name for name, value in weights.items() if name.startswith("encoder.") or not value.is_floating_point()}
+    return {name: value if name in kept else value.half() for name, value in weights.items()}
 
 
 def _digest(folder: Path) -> str:
