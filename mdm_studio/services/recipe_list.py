@@ -20,6 +20,8 @@ from mdm_studio.services.backbone_list import BackboneFacts
 SettingKind = Literal["int", "float", "bool", "choice", "text"]
 ENCODER_NETWORK = "denoiser"
 """Kind of network that is made over an encoder of others."""
+RANDOM_ENCODER = "Without a trained encoder its decoder learns little: name one below, or take dep."
+"""What to say where an encoder that stays as it is has random weights."""
 STAGED = "maskdm"
 """The recipe whose second stage is trained on whole images."""
 _ORDER = ("mdm", "ddpm", "maskdm", "mae", "ddep", "dep")
@@ -116,6 +118,8 @@ class RecipeFacts:
         Side of the crops that suit it.
     wants_encoder : bool
         Its network is made over an encoder of others.
+    freezes_encoder : bool
+        It leaves that encoder as it is: one with random weights is of little use.
     """
 
     name: str
@@ -127,6 +131,7 @@ class RecipeFacts:
     t_max: int = 0
     crop: int = _CROP
     wants_encoder: bool = False
+    freezes_encoder: bool = False
 
     @property
     def label(self) -> str:
@@ -182,6 +187,7 @@ def recipe_facts(name: str) -> RecipeFacts:
         recipe().t_max,
         int(recipe.defaults.get("crop", _CROP)),
         recipe.network == ENCODER_NETWORK,
+        bool(getattr(recipe, "freezes_encoder", False)),
     )
 
 

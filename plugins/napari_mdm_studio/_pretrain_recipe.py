@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QLineEdit, QWidg
 
 from mdm_studio.services.backbone_list import BackboneFacts
 from mdm_studio.services.new_pretraining import Wanted
-from mdm_studio.services.recipe_list import RecipeFacts, fitting_starts, may_be_second_stage, second_stage
+from mdm_studio.services.recipe_list import RANDOM_ENCODER, RecipeFacts, fitting_starts, may_be_second_stage, second_stage
 from napari_mdm_studio._settings_form import SettingsForm
 from napari_mdm_studio._widgets import button, combo, folded, label, note, row, show_row
 
@@ -180,12 +180,14 @@ class RecipeRows:
     def _encoder_typed(self) -> None:
         if self.encoder.isModified():
             self.encoder.setModified(False)
+            self._show_about()
             self.changed.emit()
 
     def _ask_encoder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self.encoder, "Folder of a model", self.encoder.text())
         if chosen:
             self.encoder.setText(chosen)
+            self._show_about()
             self.changed.emit()
 
     # ---- showing -----------------------------------------------------------------------------------------------------
@@ -193,8 +195,6 @@ class RecipeRows:
     def _show(self) -> None:
         """Bring every row in step with the recipe."""
         facts = self.facts
-        self.about.setText(facts.words if facts else "")
-        self.about.setVisible(bool(self.about.text()))
         if facts is not None:
             self._show_settings(facts)
             self._show_starts(facts)
@@ -208,6 +208,13 @@ class RecipeRows:
         self.network_size.setToolTip(_SIZE_TOOLTIP if from_nothing else "That of the backbone to start from.")
         show_row(self._rows, self._encoder_row, bool(facts and facts.wants_encoder and from_nothing))
         self._show_stage()
+        self._show_about()
+
+    def _show_about(self) -> None:
+        facts = self.facts
+        random = facts is not None and facts.freezes_encoder and not self.start and not self.encoder.text().strip()
+        self.about.setText(" ".join(filter(None, (facts.words, RANDOM_ENCODER if random else ""))) if facts else "")
+        self.about.setVisible(bool(self.about.text()))
 
     def _show_settings(self, facts: RecipeFacts) -> None:
         if facts.name == self._shown:

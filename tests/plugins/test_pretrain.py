@@ -44,7 +44,10 @@ RECIPES = (
             SettingFacts("wavelet", "bool", False),
         ),
     ),
-    RecipeFacts("ddep", "denoising", "The decoder alone.", "denoiser", {"1x": "1x"}, wants_encoder=True),
+    RecipeFacts(
+        "ddep", "denoising", "The decoder alone.", "denoiser", {"1x": "1x"}, wants_encoder=True,
+        freezes_encoder=True,
+    ),
 )  # fmt: skip
 
 
@@ -239,9 +242,11 @@ def test_the_form_follows_the_recipe(dock, images):
     assert wanted().recipe_settings == {"patch": 4}
     choose(rows.recipe, "ddep")
     assert rows.encoder.isVisibleTo(dock)
+    assert "Without a trained encoder" in rows.about.text()
     rows.encoder.setFocus()
     QTest.keyClicks(rows.encoder, "microsoft/resnet-50")
     QTest.keyClick(rows.encoder, Qt.Key.Key_Return)
+    assert rows.about.text() == "The decoder alone."
     assert (wanted().encoder, wanted().size, wanted().crop) == ("microsoft/resnet-50", "1x", 128)
     choose(rows.recipe, "mdm")
     assert (wanted().encoder, wanted().start_from) == ("", "")  # it is what was chosen last, where there is such
