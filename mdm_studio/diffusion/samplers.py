@@ -11,6 +11,7 @@ or with `last_image` for the result alone::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -206,7 +207,7 @@ def _estimates(
 def _spread(prediction: Tensor, channels: int, low: float, high: float, variance: Variance) -> float | Tensor:
     """Standard deviation of an ancestral step between the variances `low` and `high`."""
     if variance != "learned":
-        return (low if variance == "posterior" else high) ** 0.5
+        return math.sqrt(low if variance == "posterior" else high)
     if prediction.shape[1] != 2 * channels:
         raise ValueError(
             f"the network predicts {prediction.shape[1]} channels for images of {channels}, so it has no learned variance "

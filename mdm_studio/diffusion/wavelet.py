@@ -37,7 +37,8 @@ def haar_bounds(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
     """Apply a 4 x 4 matrix to each square of 2 x 2 in its place."""
-    squares = F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))  # (B, C, 4, H/2, W/2)
+    b, channels, height, width = x.shape
+    squares = F.pixel_unshuffle(x, 2).reshape(b, channels, 4, height // 2, width // 2)
     return F.pixel_shuffle(torch.einsum("kp,bcphw->bckhw", matrix, squares).flatten(1, 2), 2)
 
 

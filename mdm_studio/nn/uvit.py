@@ -223,7 +223,7 @@ class UViT(Network):
         Raises
         ------
         ValueError
-            If the images have another size than ``config.image_size``, or rows of `hidden` another number of patches.
+            If the images have another size than ``config.image_size``, or `hidden` does not fit.
         """
         side = self.config.image_size
         if x.shape[2:] != (side, side):
@@ -251,7 +251,7 @@ class UViT(Network):
             tokens = self.encoder.embedded(window, timesteps.repeat(len(window) // len(x)), None)
             for block, h in enumerate(self.encoder.blocks(tokens)):
                 if block in blocks:
-                    maps = h[:, _EXTRAS:].unflatten(1, (-1, config.grid, config.grid))  # (B, kinds, h, w, dim)
+                    maps = h[:, _EXTRAS:].reshape(len(h), -1, config.grid, config.grid, config.dim)  # (B, kinds, h, w, dim)
                     found[block] = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)
                 if block == last:
                     break
@@ -270,8 +270,10 @@ class UViT(Network):
     def _visible(self, hidden: Tensor) -> Tensor:
         """Indices ``(B, n)`` of the visible patches; of each kind as many in every image."""
         each = self.config.grid**2
-        kinds = hidden.split(each, dim=1)
-        return torch.cat([visible_patches(kind) + number * each for number, kind in enumerate(kinds)], dim=1)
+        if hidden.shape[1] != self.config.patches:
+            raise ValueError(f"a mask of {hidden.shape[1]} patches: images of this network have {self.config.patches}")
+        firsts = range(0, hidden.shape[1], each)
+        return torch.cat([visible_patches(hidden[:, first : first + each]) + first for first in firsts], dim=1)
 
     def _interleaved(self, h: Tensor, shown: Tensor | None) -> Tensor:
         """Coefficients in the place of pixels, from tokens of both kinds; the approximation's come first."""
@@ -288,11 +290,14 @@ def coefficients(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
     The details are all channels' horizontal ones, then the vertical, then the diagonal.
     """
-    kinds = F.pixel_unshuffle(x, 2).unflatten(1, (channels, 4)).transpose(1, 2).flatten(1, 2)  # (B, 4C, H/2, W/2)
+    b, _, height, width = x.shape
+    squares = F.pixel_unshuffle(x, 2).reshape(b, channels, 4, height // 2, width // 2)
+    kinds = squares.transpose(1, 2).flatten(1, 2)  # (B, 4C, H/2, W/2)
     return kinds[:, :channels], kinds[:, channels:]
 
 
 def interleaved(approximation: Tensor, details: Tensor) -> Tensor:
     """Inverse of `coefficients`."""
-    kinds = torch.cat([approximation, details], dim=1).unflatten(1, (4, -1))  # (B, 4, C, H/2, W/2)
+    b, channels, height, width = approximation.shape
+    kinds = torch.cat([approximation, details], dim=1).reshape(b, 4, channels, height, width)
     return F.pixel_shuffle(kinds.transpose(1, 2).flatten(1, 2), 2)

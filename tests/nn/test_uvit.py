@@ -126,6 +126,8 @@ def test_unequal_rows_and_other_sizes_are_refused():
     hidden[0, 0] = True
     with pytest.raises(ValueError, match=r"\[15, 16\]"):
         net(X, T, hidden=hidden)
+    with pytest.raises(ValueError, match="a mask of 15 patches: images of this network have 16"):
+        net(X, T, hidden=hidden[:, 1:])
     with pytest.raises(ValueError, match="20 x 16: this network was made for 16 x 16"):
         net(golden_input((1, 3, 20, 16), 1), T)
 

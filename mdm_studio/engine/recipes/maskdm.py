@@ -18,7 +18,7 @@ from mdm_studio.engine.recipes import Example, Place, Recipe
 from mdm_studio.engine.recipes.ddpm import DDPM
 from mdm_studio.errors import UsageError
 from mdm_studio.nn.network import NetworkConfig
-from mdm_studio.nn.uvit import UViTConfig
+from mdm_studio.nn.uvit import UViTConfig, coefficients
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,9 @@ class MaskDM(Recipe):
         if example.hidden is not None:
             shown = self._shown(example.hidden, errors).expand_as(errors)
         if not self.wavelet:
-            return (errors * shown).sum((1, 2, 3)) / shown.sum((1, 2, 3))
-        kinds, seen = (F.pixel_unshuffle(each, 2).unflatten(1, (-1, 4)) for each in (errors, shown))  # (B, C, 4, H/2, W/2)
-        parts = [(kinds[:, :, at] * seen[:, :, at]).flatten(1).sum(1) / seen[:, :, at].flatten(1).sum(1) for at in _KINDS]
-        return parts[0] + parts[1]
+            return _mean_of(errors, shown)
+        kinds, seen = coefficients(errors, errors.shape[1]), coefficients(shown, shown.shape[1])
+        return _mean_of(kinds[0], seen[0]) + _mean_of(kinds[1], seen[1])
 
     def restored(self, prediction: Tensor, example: Example) -> Tensor:
         """The image that follows from the predicted noise where patches are visible, mid-grey elsewhere."""
@@ -148,4 +147,6 @@ class MaskDM(Recipe):
         return x * shown + grey * (1 - shown)
 
 
-_KINDS = (slice(0, 1), slice(1, 4))  # of the coefficients of a square: approximation, details
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over those of ``(B, C, H, W)`` where `chosen` is 1; ``(B,)``."""
+    return (values * chosen).sum((1, 2, 3)) / chosen.sum((1, 2, 3))
