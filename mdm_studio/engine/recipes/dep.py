@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from mdm_studio.diffusion.objectives import mse_loss
 from mdm_studio.engine.recipes import Example, Recipe
+from mdm_studio.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class DeP(Recipe):
     freezes_encoder: ClassVar[bool] = False
 
     gamma: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma < 1:
+            raise UsageError(f"gamma {self.gamma} is the picture's part of the variance: it lies between 0 and 1")
 
     def corrupt(self, x: Tensor, t: Tensor, generator: Generator) -> Example:
         """Add noise; the target is the noise."""
