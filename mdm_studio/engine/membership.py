@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, mannwhitneyu
+from scipy.stats import binomtest, mannwhitneyu, theilslopes
 
 _DRAWS = 2000  # of bootstraps and permutations: the second digit of a limit no longer moves
 _LEVEL = 0.95
+_TINY = 1e-6  # variance, in [-1, 1]: a thousandth of a grey level
+_SAME = 1e-6  # contrasts that differ by less are the same
 FALSE_ALARMS = 0.05
 """Share of held-out images that the attacker may wrongly accuse in `Attack.found`; less asks for hundreds of images."""
 
@@ -44,6 +46,20 @@ class Attack:
     found: float
     trained: int
     held_out: int
+
+
+def surprise(errors: Sequence[float], contrasts: Sequence[float]) -> NDArray[np.float64]:
+    """How much larger an error is than usual at that contrast, in powers of two: images that are hard for all count alike.
+
+    The usual error follows the contrast by a line through the logarithms of all images, whatever their kind (Theil and Sen's,
+    which a few known images do not bend). It is what an attacker without a network for comparison can do for the calibration of
+    Watson et al. 2022.
+    """
+    error, contrast = (np.log2(np.asarray(each, np.float64) + _TINY) for each in (errors, contrasts))
+    if np.ptp(contrast) < _SAME:
+        return error - np.median(error)
+    slope = theilslopes(error, contrast).slope
+    return error - slope * contrast - np.median(error - slope * contrast)
 
 
 def attack(trained: Sequence[float], held_out: Sequence[float], seed: int) -> Attack:

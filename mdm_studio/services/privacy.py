@@ -26,7 +26,7 @@ from mdm_studio.engine.backbones import Backbone
 from mdm_studio.engine.generation import Sampler, noise_process
 from mdm_studio.engine.hiding import Hiding, Restored, hidings, restore
 from mdm_studio.engine.likeness import Likeness, best_places, shrink, unmirrored
-from mdm_studio.engine.membership import Attack, Nearness, attack, nearness
+from mdm_studio.engine.membership import Attack, Nearness, attack, nearness, surprise
 from mdm_studio.errors import OutputError, UsageError
 from mdm_studio.services.privacy_images import SEARCHED, Cut, Shown, choose, divide
 from mdm_studio.services.sampling import make_pictures
@@ -76,11 +76,13 @@ class Restoring:
     words : str
         What was hidden.
     attack : Attack
-        By the error as a share of the image's variance.
+        By how much larger the error is than usual at the image's contrast.
     difficulty : Attack
-        By the variance alone, which knows no network: should reveal nothing, else the two kinds of images differ.
+        By the contrast alone, which knows no network: should reveal nothing, else the two kinds of images differ.
     errors : (tuple of float, tuple of float)
-        Relative error of each image, trained and held out.
+        Error of each image as a share of its variance, trained and held out.
+    surprises : (tuple of float, tuple of float)
+        The numbers of the attack, see `mdm_studio.engine.membership.surprise`.
     ssim : (float, float)
         Median structural similarity of restored and true places.
     """
@@ -89,6 +91,7 @@ class Restoring:
     attack: Attack
     difficulty: Attack
     errors: tuple[tuple[float, ...], tuple[float, ...]]
+    surprises: tuple[tuple[float, ...], tuple[float, ...]]
     ssim: tuple[float, float]
 
 
@@ -241,7 +244,7 @@ class _Audit:
                     yield PrivacyProgress("restoring", done / total)
             self.restoring.append(_restoring(hiding, scores, self.request.seed))
             if not way:
-                self._keep(scores)
+                self._keep(scores, self.restoring[0])
 
     def _score(self, hiding: Hiding, image: Shown, kind: int, number: int, *, first: bool) -> _Score:
         crops = image.crops()
@@ -249,12 +252,13 @@ class _Audit:
         restored = restore(self.backbone, hiding, crops, torch.Generator().manual_seed(int(seed)))
         ssim = _ssim(crops, restored)
         shown = (crops[0], restored.seen[0], restored.image[0]) if first else ()
-        return _Score(image.name, restored.relative, float(restored.variance.mean()), ssim, shown)
+        error, variance = float(restored.error.mean()), float(restored.variance.mean())
+        return _Score(image.name, error, restored.relative, variance, ssim, shown)
 
-    def _keep(self, scores: tuple[list[_Score], list[_Score]]) -> None:
+    def _keep(self, scores: tuple[list[_Score], list[_Score]], result: Restoring) -> None:
         """The examples for the report, best restored first, and the held-out pictures that are searched."""
         for kind, trained in ((0, True), (1, False)):
-            for score in sorted(scores[kind], key=lambda score: score.relative)[:_ROWS]:
+            for score in (scores[kind][index] for index in np.argsort(result.surprises[kind])[:_ROWS]):
                 pictures = [np.asarray(each) for each in score.shown]
                 self.examples.append(Example3(score.name, trained, score.relative, (pictures[0], pictures[1], pictures[2])))
         searched = scores[1][:_QUERIES]
@@ -359,6 +363,7 @@ class _Score:
     """How one image was restored; `shown` are its first crop, what was seen of it, and what was made of it."""
 
     name: str
+    error: float
     relative: float
     variance: float
     ssim: float
@@ -369,8 +374,10 @@ def _restoring(hiding: Hiding, scores: tuple[list[_Score], list[_Score]], seed: 
     errors = [tuple(score.relative for score in side) for side in scores]
     variances = [[score.variance for score in side] for side in scores]
     ssim = [float(np.median([score.ssim for score in side])) for side in scores]
+    both = surprise([score.error for side in scores for score in side], [*variances[0], *variances[1]]).tolist()
+    surprises = tuple(both[: len(scores[0])]), tuple(both[len(scores[0]) :])
     return Restoring(
-        hiding.words, attack(errors[0], errors[1], seed), attack(variances[0], variances[1], seed), (errors[0], errors[1]),
+        hiding.words, attack(*surprises, seed), attack(variances[0], variances[1], seed), (errors[0], errors[1]), surprises,
         (ssim[0], ssim[1]),
     )  # fmt: skip
 

@@ -122,7 +122,7 @@ def _distributions(findings: Findings) -> Figure:
         axes.set_axis_off()
     for axes, restoring in zip(panels, findings.restoring, strict=False):
         title = f"{restoring.words}\nAUC {restoring.attack.auc:.2f}"
-        _histogram(axes, restoring.errors, ("training", "held out"), "error / variance", title)
+        _histogram(axes, restoring.surprises, ("training", "held out"), "error beyond the usual (powers of 2)", title)
     for axes, resembling in zip(panels[len(findings.restoring) :], findings.resembling, strict=False):
         title = f"{WHAT[resembling.kind]}\n{resembling.nearness.share:.0%} nearest to a training image"
         _histogram(axes, resembling.correlation, ("to training", "to held out"), "correlation with the nearest", title)

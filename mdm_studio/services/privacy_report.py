@@ -110,14 +110,15 @@ def _restoring_words(restoring: Sequence[Restoring]) -> str:
     ]
     text = f"""Parts of every image were hidden in the way the backbone was trained on, and the backbone restored them.
 The error is that of the hidden places alone, as a share of their variance: 0 is perfect, and 1 is what a guess of
-their mean colour gets.
+their mean colour gets. An image of low contrast is easier or harder for everybody; so the attack compares its error
+with the error that is usual at its contrast.
 
 | hidden | error, training (median) | error, held out | SSIM, training (median) | SSIM, held out | AUC | p | found |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
-*AUC*: somebody who has one training and one held-out image, and the checkpoint, picks the training image so often by
-its smaller error; 0.5 is guessing, 1 is certainty; in brackets a 95 % bootstrap interval over images. *p*: Mann-Whitney
+*AUC*: somebody who has the checkpoint, one training and one held-out image picks the training image so often, by the
+smaller of these; 0.5 is guessing, 1 is certainty; in brackets a 95 % bootstrap interval over images. *p*: Mann-Whitney
 test that both kinds of errors are alike. *Found*: share of the training images that are recognised if
 {FALSE_ALARMS:.0%} of the others are wrongly accused. *SSIM*: structural similarity of restored and true places.
 """

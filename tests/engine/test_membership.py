@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mdm_studio.engine.membership import attack, nearness
+from mdm_studio.engine.membership import attack, nearness, surprise
 
 
 def test_the_area_is_that_of_the_roc_curve_and_the_interval_holds_it():
@@ -33,6 +33,17 @@ def test_known_images_stand_apart():
     assert (found.auc, found.found, found.trained, found.held_out) == (1, 1, 2, 3)
     with pytest.raises(ValueError, match="each kind"):
         attack([0.1], [], seed=0)
+
+
+def test_surprise_is_free_of_contrast():
+    contrast = np.geomspace(0.001, 1, 20)
+    known = np.arange(20) % 5 == 0
+    error = 0.3 * contrast**0.7 * np.where(known, 0.5, 1)
+    found = surprise(error, contrast)
+    assert found[~known] == pytest.approx(0, abs=0.02)
+    assert found[known] == pytest.approx(-1, abs=0.05)
+    assert surprise([1, 2, 4], [0.5, 0.5, 0.5]).tolist() == pytest.approx([-1, 0, 1], abs=1e-5)
+    assert np.isfinite(surprise([0, 0.1], [0, 0.2])).all()
 
 
 def test_nearness_of_copies_and_of_strangers():

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from mdm_studio.engine.backbones import BackboneCard, untrained_backbone
@@ -65,6 +66,36 @@ def test_every_kind_of_answer_can_be_sampled(settings, sampler):
     picture = _made(_backbone(**settings), [1], sampler, size=(16, 32))[0]
     assert picture.shape == (3, 16, 32)
     assert picture.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampler"),
+    [
+        ({"schedule": "linear"}, Sampler(steps=20)),
+        ({"schedule": "cosine"}, Sampler(steps=20, eta=1)),
+        ({"schedule": "cosine", "predict": "image"}, Sampler(steps=20)),
+        ({"schedule": "linear"}, Sampler("ancestral", 50)),
+    ],
+)
+def test_the_best_possible_network_gives_its_training_images(settings, sampler, monkeypatch):
+    """The mean of the images that a noisy one may come from, in closed form, in the place of a network that learned it."""
+    backbone = _backbone(**settings)
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def predict(seen, t, hidden=None):
+        abar = backbone.recipe.abar[t][:, None, None, None].float()
+        squares = (seen[:, None] - abar.sqrt()[:, None] * images).square().sum((2, 3, 4))  # (B, 3)
+        image = torch.einsum("bn,nchw->bchw", (-squares / (2 * (1 - abar[:, :, 0, 0]))).softmax(1), images)
+        return image if backbone.recipe.predict == "image" else (seen - abar.sqrt() * image) / (1 - abar).sqrt()
+
+    monkeypatch.setattr(backbone, "predict", predict)
+    wanted = ((images + 1) * 127.5).round().int()
+    nearest = []
+    for picture in _made(backbone, range(1, 9), sampler):
+        differences = (torch.from_numpy(picture).int() - wanted).abs().flatten(1).max(1).values
+        assert differences.min() <= 3
+        nearest.append(int(differences.argmin()))
+    assert len(set(nearest)) > 1
 
 
 @pytest.mark.parametrize("wavelet", [False, True])
