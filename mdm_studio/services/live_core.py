@@ -268,6 +268,14 @@ class LiveCore:
         self._loss = loss
         self._tell()
 
+    def run_job(self, name: str, steps: Iterator[object]) -> None:
+        """Run a generator on the features' thread, a step whenever nothing in view waits; it replaces one of that name."""
+        with self._lock:
+            self._jobs.pop(name, None)  # so that it comes before those that were started earlier
+            self._jobs[name] = steps
+        self.jobs_changed.emit(frozenset(self._jobs))
+        self._go_on()
+
     def _step_of_job(self) -> Job | None:
         with self._lock:
             if not self._jobs:  # stopped just now

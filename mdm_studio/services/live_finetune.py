@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -96,6 +97,7 @@ class FineTuning(ClassEditing):
         self._ready: Bench | None = None  # the fine-tuned network that is finished
         self._tuned: Bench | None = None  # the newest one, finished or not
         self._aside: Bench | None = None  # the ensemble's, while another is shown
+        self._kept: Path | None = None  # a fine-tuned network of an earlier session
         self._scanning = False
         self._read: tuple[object, ...] = ()
         super().__init__(*args, **options)
@@ -140,16 +142,18 @@ class FineTuning(ClassEditing):
             self._tuned, self._beside = self._ready, ""
             self._put_back()
         self.jobs_changed.emit(frozenset(self._jobs))
-        self._set_finetuning(phase="ready" if self._ready else "none", shown=False, done=0.0, note="")
+        self._set_finetuning(phase="ready" if self._ready or self._kept else "none", shown=False, done=0.0, note="")
         self._tell(always=True)
         self._crew.wake()
 
     def show_finetuned(self, shown: bool) -> None:
         """Show the fine-tuned network, as it is by now, or the ensemble; nothing is lost either way."""
         with self._lock:
-            self._wanted = shown
+            self._wanted, kept = shown, self._kept
             if shown and self._tuned is not None:
                 self._put(self._tuned)
+            elif shown and kept is not None and self._run is None:
+                self._send("features", lambda: self._take_kept(kept))
             elif not shown:
                 self._put_back()
         self._set_finetuning(shown=self.bench is not None and self.bench.fixed is not None)
@@ -194,6 +198,29 @@ class FineTuning(ClassEditing):
             self._put(bench)
         self._set_finetuning(phase="running" if self._run else "ready", shown=True, outdated=False)
         self._crew.wake()
+
+    def _take_kept(self, path: Path) -> None:
+        """Show the network of an earlier session; its classes are those of now."""
+        from mdm_studio.services.classifier import load_classifier
+
+        classifier = load_classifier(path, device=self.settings.device)
+        bench = self._bench_of(classifier, self.settings.smooth, last=True)
+        with self._lock:
+            if self._tuned is not None or not self._wanted:
+                return
+            self._ready = self._tuned = bench
+            self._put(bench)
+        self._set_finetuning(shown=True)
+        self._crew.wake()
+
+    def _offer_finetuned(self, path: Path) -> None:
+        """A network of an earlier session can be shown."""
+        if self.finetuning.phase == "none" and path.exists():
+            self._kept = path
+            self._set_finetuning(phase="ready")
+
+    def _keep_finetuned(self, classifier: Classifier) -> None:
+        """For subclasses: a network is fine-tuned."""
 
     def _bench_of(self, classifier: Classifier, smooth: int, *, last: bool) -> Bench:
         from mdm_studio.services import live_work
@@ -331,7 +358,7 @@ class FineTuning(ClassEditing):
             module.register_forward_pre_hook(self._interrupt)
         for parameter in net.parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._interrupt)
+                parameter.register_post_accumulate_grad_hook(self._interrupt)  # type: ignore[no-untyped-call]
 
     def _report(self, run: object, step: FinetuneStep, steps: int) -> None:
         if self._run is not run:
@@ -380,6 +407,7 @@ class FineTuning(ClassEditing):
             self.noticed.emit(
                 "the network is fine-tuned, and shown" if self._wanted else "the network is fine-tuned; show it when you like"
             )
+            self._keep_finetuned(classifier)
         else:
             self._set_finetuning(shown=self._wanted)
         self._crew.wake()

@@ -6,6 +6,7 @@
       project.json                  version, classes, settings, images, ranking, view
       labels/NAME-KEY.ome.zarr/     strokes of the image KEY, an OME-Zarr label image; see `mdm_studio.io.label_store`
       classifier.mdm                the fitted classifier, once there is one
+      finetuned.mdm                 the network that was fine-tuned last, whichever of the two is in classifier.mdm
       .lock                         while it is open
 
 ``project.json``, version 2 (`mdm_studio.services.project_migrations` mends older ones)::
@@ -49,6 +50,7 @@ from mdm_studio.services.project_migrations import folder_name, migrate, move_la
 
 VERSION = 2
 _PROJECT, _LABELS, _CLASSIFIER, _DAMAGED = "project.json", "labels", "classifier.mdm", "project.damaged.json"
+_FINETUNED = "finetuned.mdm"
 _BACKUP = "project.v{}.json"
 
 
@@ -234,13 +236,15 @@ class Project:
         Where it is.
     classifier : Path
         Where its classifier belongs; not made here.
+    finetuned : Path
+        Where the network belongs that was fine-tuned last; not made here.
     state : ProjectState
         As it was read or saved last.
     """
 
     def __init__(self, folder: Path, lock: FolderLock, state: ProjectState) -> None:
         self.folder, self.state = folder, state
-        self.classifier = folder / _CLASSIFIER
+        self.classifier, self.finetuned = folder / _CLASSIFIER, folder / _FINETUNED
         self._lock = lock
         self._warnings: list[str] = []
         self._labels: dict[str, StoredLabels] = {}
@@ -442,7 +446,7 @@ def _refuse_strangers(folder: Path) -> None:
     """Make sure that a folder of the user's own files does not become a project by mistake."""
     if not folder.is_dir() or (folder / _PROJECT).exists():
         return
-    ours = {_LABELS, _CLASSIFIER, _DAMAGED, *map(_BACKUP.format, range(1, VERSION))}
+    ours = {_LABELS, _CLASSIFIER, _FINETUNED, _DAMAGED, *map(_BACKUP.format, range(1, VERSION))}
     try:
         other = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
     except OSError as error:

@@ -10,10 +10,10 @@ Signals are emitted from those threads; a front end brings them to its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from mdm_studio.services.live_status import Status
 from mdm_studio.services.pictures import Picture
 from mdm_studio.services.strokes import block_window
 from mdm_studio.services.suggestions import Suggestion
+
+if TYPE_CHECKING:
+    from mdm_studio.services.classifier import Classifier
 
 __all__ = ["FinetuneState", "LiveImage", "LiveSettings", "Session", "Status", "Suggestion", "View", "Window"]
 
@@ -258,14 +261,6 @@ class Session(FineTuning):
 
     # ---- jobs beside -------------------------------------------------------------------------------------------------
 
-    def run_job(self, name: str, steps: Iterator[object]) -> None:
-        """Run a generator on the features' thread, a step whenever nothing in view waits; it replaces one of that name."""
-        with self._lock:
-            self._jobs.pop(name, None)  # so that it comes before those that were started earlier
-            self._jobs[name] = steps
-        self.jobs_changed.emit(frozenset(self._jobs))
-        self._go_on()
-
     def stop_jobs(self) -> None:
         """Stop the explorer and the advisor; fine-tuning goes on, see `cancel_finetune`."""
         with self._lock:
@@ -316,10 +311,15 @@ class Session(FineTuning):
         if self.keeper is not None:
             self.keeper.mark_state(self.classes, self.settings)
 
+    def _keep_finetuned(self, classifier: Classifier) -> None:
+        if self.keeper is not None:
+            classifier.save(self.keeper.project.finetuned)
+
     def _bring_back(self, image: LiveImage) -> None:
         if self.keeper is None:
             return
         restored, chunks = self.keeper.opened(image)
+        self._offer_finetuned(self.keeper.project.finetuned)
         for plane, window, labels in chunks:
             image.write_labels(plane, window, labels)
         if restored is not None and restored.classes:

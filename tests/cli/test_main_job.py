@@ -271,3 +271,36 @@ def test_the_backbone_may_move(run, fitted, tiny_backbone, images_and_labels, tm
         assert run("predict", fitted, images_and_labels[0], "--out", tmp_path / "m", "--backbone", moved).code == 0
     finally:
         hidden.rename(tiny_backbone)
+
+
+def test_the_whole_network_is_fine_tuned(run, tiny_backbone, images_and_labels, tmp_path):
+    images, labels = images_and_labels
+    file = tmp_path / "b.mdm"
+    head = ["--head", "finetune", "--steps", 2]
+    outcome = run("fit", images, labels, "--out", file, "--backbone", tiny_backbone, *head, "--json")
+    assert outcome.code == 0
+    facts = json.loads(outcome.stdout)
+    assert (facts["head"], facts["iterations"], facts["images"]) == ("finetune", 2, 2)
+    outcome = run("predict", file, images, "--out", tmp_path / "masks", "--no-cache", "--uncertainty")
+    assert outcome.code == 0
+    assert set(np.unique(_mask(tmp_path / "masks" / "field2.png"))) <= {1, 2}
+    uncertainty = tifffile.imread(tmp_path / "masks" / "uncertainty" / "field2.tif")
+    assert 0 < uncertainty.max() <= np.log(2) + 1e-6
+    assert run("evaluate", tmp_path / "masks", labels).code == 0
+    assert "brings its own" in run("predict", file, images, "--out", tmp_path / "o", "--backbone", tiny_backbone).error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--head", "finetune", "--members", 3], "--members is about --head ensemble"),
+        (["--steps", 3], "--steps is about --head finetune"),
+        (["--minutes", 3, "--head", "forest"], "--minutes is about --head finetune"),
+        (["--head", "forest"], "choose one of: ensemble, finetune"),
+        (["--head", "finetune", "--filters"], "filter bank"),
+    ],
+)
+def test_options_of_another_head(run, tiny_backbone, images_and_labels, tmp_path, options, words):
+    outcome = run("fit", *images_and_labels, "--out", tmp_path / "b.mdm", "--backbone", tiny_backbone, *options)
+    assert outcome.code == 2
+    assert words in outcome.error

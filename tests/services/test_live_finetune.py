@@ -8,10 +8,24 @@ import pytest
 from mdm_studio.engine.features import PlaneFeatures
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import JobError, UsageError
-from mdm_studio.services import live_finetune
+from mdm_studio.services import live_finetune, live_work
 from mdm_studio.services.classifier import load_classifier
 from mdm_studio.services.session import LiveSettings, Session
 from tests.services.test_session import H, User, W, accuracy
+
+
+class Patient(User):
+    """Waits for trainings too."""
+
+    def until(self, condition, seconds=300):
+        super().until(condition, seconds)
+
+
+@pytest.fixture(autouse=True)
+def _small_ensembles(monkeypatch):
+    """Of these sessions the ensemble is the lesser part."""
+    monkeypatch.setattr(live_work, "MEMBERS", 2)
+    monkeypatch.setattr(live_work, "HIDDEN", (16, 8))
 
 
 @pytest.fixture
@@ -19,7 +33,7 @@ def user(tiny_backbone, monkeypatch):
     monkeypatch.setattr(live_finetune, "SHOW_SECONDS", 0.0)
     monkeypatch.setattr(live_finetune, "_QUICK", {"batch": 2, "crop": 32, "warmup": 1, "lr": 1e-3})
     session = Session(settings=LiveSettings(backbone=str(tiny_backbone), filters=True, smooth=4))
-    yield User(session)
+    yield Patient(session)
     assert session.close(timeout=20)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mdm-studio")]
 
@@ -126,7 +140,7 @@ def test_a_failure_goes_back_too(user, monkeypatch):
         raise JobError("no number")
         yield
 
-    with pytest.raises(UsageError, match="backbone is not loaded|two classes"):
+    with pytest.raises(UsageError, match=r"backbone is not loaded|two classes"):
         user.session.finetune()
     monkeypatch.setattr("mdm_studio.engine.finetune.finetune", fails)
     _begin(user)
@@ -151,3 +165,23 @@ def test_a_file_is_shown_until_the_next_stroke(user, tmp_path):
     user.paint(100)
     user.until(lambda: not user.session.finetuning.shown)
     user.wait()
+
+
+def test_a_project_brings_it_back(tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_finetune, "_QUICK", {"batch": 2, "crop": 32})
+    settings = LiveSettings(backbone=str(tiny_backbone), filters=False, smooth=0)
+    first = Patient(Session(settings=settings, keep=tmp_path / "project"))
+    _begin(first, steps=1)
+    _end(first)
+    tuned = first.session.picture("a", "prediction")[0].copy()
+    first.until((tmp_path / "project" / "finetuned.mdm").exists)
+    assert first.session.close(timeout=20)
+    again = Patient(Session(settings=settings, keep=tmp_path / "project"))
+    again.open()
+    again.until(lambda: again.session.finetuning.phase == "ready")
+    again.wait()
+    assert again.session.bench.fixed is None  # the strokes are learnt anew, and the network waits
+    again.session.show_finetuned(True)
+    again.until(lambda: again.session.finetuning.shown and again.session.up_to_date == "exact")
+    np.testing.assert_array_equal(again.session.picture("a", "prediction")[0], tuned)
+    assert again.session.close(timeout=20)
