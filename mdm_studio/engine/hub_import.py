@@ -27,9 +27,6 @@ from mdm_studio.nn.hub import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, HubCon
 
 _FILES = ("config.json", "preprocessor_config.json", "README.md", "model*.safetensors", "model.safetensors.index.json")
 _TILE = 512  # as for our own networks
-# of random encoders 4 cells at stride 32 leave 0.02 % of difference to the whole image at the deepest map (64 pixels: 8 %); a
-# transformer sees everything, and differs by half as much as with 64
-_HALO = 128
 
 RANDOM_ENCODER = (
     "the encoder has random weights and stays as it is: its features say little, and a decoder over them learns little. "
@@ -108,7 +105,7 @@ def import_hub_model(
         "blocks": list(blocks or config.default_blocks),
         "timesteps": [0],
         "tile": max(round(_TILE / config.total_stride), 1) * config.total_stride,
-        "halo": _HALO,
+        "halo": config.halo,
         "summary": f"{origin.source if origin.revision else Path(source).name}: a {family} of others, frozen, for any image",
         "training": {"source": origin.source, "revision": origin.revision, "licence": origin.licence},
     }

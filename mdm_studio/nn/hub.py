@@ -63,6 +63,15 @@ class EncoderConfig(NetworkConfig):
         return self.align
 
     @property
+    def halo(self) -> int:
+        """Pixels seen around a tile.
+
+        Of random encoders 4 cells at stride 32 leave 0.02 % of difference to the whole image at the deepest map (64 pixels:
+        8 %); a transformer sees everything, and differs by half as much as with 64.
+        """
+        return 128
+
+    @property
     def telling_maps(self) -> tuple[int, ...]:
         """Maps worth reading: the last of each stride, or where all have one stride four evenly spread over the depth."""
         n = len(self.maps)

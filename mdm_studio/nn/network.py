@@ -52,6 +52,11 @@ class NetworkConfig:
         """Side of the windows that it reads images by, see `mdm_studio.nn.windows`; 0 if it takes any size at once."""
         return 0
 
+    @property
+    def halo(self) -> int:
+        """Pixels seen around a tile unless a card says otherwise, so that its features agree with those of the whole image."""
+        return 64
+
     def for_crop(self, side: int) -> Self:
         """The same network for training on crops of `side` pixels; networks with learned positions change with it."""
         return self

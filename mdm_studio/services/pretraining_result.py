@@ -113,6 +113,7 @@ def make_card(job: Job, name: str, facts: Mapping[str, Any], rows: Sequence[Mapp
         "intensity": config.intensity,
         "timesteps": list(recipe.feature_timesteps),
         "scales": list(config.scales),
+        "halo": job.network.halo,
         "filters": True,  # a young backbone is better with them (benchmarks/NOTES.md)
         "summary": f"{_where(job.images)}, {training['seconds'] / 60:.0f} min of pretraining",
         "training": training,
