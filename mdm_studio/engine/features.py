@@ -132,8 +132,7 @@ class FeatureSettings:
         wrong = [b for b in chosen if not 0 <= b < backbone.n_blocks]
         if wrong or not (chosen or with_filters):
             raise UsageError(
-                f"blocks {wrong or 'none'}: {card.name} has blocks 0 (deepest) to {backbone.n_blocks - 1} (shallowest); "
-                "none at all need --filters"
+                f"blocks {wrong or 'none'}: {card.name} has blocks 0 to {backbone.n_blocks - 1}; none at all need --filters"
             )
         odd = [size for size in sizes if size not in get_args(Scale)]
         if odd or not sizes:
