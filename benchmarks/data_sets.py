@@ -85,6 +85,10 @@ class DataSet:
     def _file(self, folder: str, name: str) -> Path:
         return next(iter(sorted((self.root / folder).glob(f"{name}.*"))))
 
+    def image(self, name: str) -> Path:
+        """File of an image."""
+        return self._file("images", name)
+
     def truth(self, name: str) -> NDArray[np.intp]:
         """Class of every pixel, IGNORED where it does not count."""
         with Image.open(self._file("masks", name)) as picture:

@@ -20,6 +20,7 @@ published figure beside ours and the differences in set-up in the same row; it i
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -28,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from data_sets import DataSet, data_sets
+from masked_tokens import measure as measure_tokens
 from paper_tables import report
 from paper_tables.cells import Cells
+from paper_tables.finetuned import measure_finetuned
 from paper_tables.methods import (
     METHODS,
     UNTRAINED,
@@ -41,10 +44,12 @@ from paper_tables.methods import (
     setting_of,
     trained_as,
 )
-from paper_tables.protocol import Reader, Rules, measure, split_in_words, spoilt
-from paper_tables.tables import TABLES, Table
+from paper_tables.protocol import ALL, Reader, Rules, measure, split_in_words, spoilt
+from paper_tables.scenes import folder_of, measure_scene, photographs
+from paper_tables.tables import PUBLISHED, SCENES, TABLES, Table
 
 from mdm_studio.engine.image_corruptions import chosen
+from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.atomic import write_text
 
 
@@ -57,6 +62,7 @@ class Run:
     out: Path
     sets: tuple[str, ...]
     methods: tuple[str, ...]
+    levels: tuple[str, ...]
     seeds: tuple[int, ...]
     rules: Rules
     budget: Budget
@@ -64,11 +70,14 @@ class Run:
     pretrains: bool
     severities: tuple[int, ...]
     corruptions: tuple[str, ...]
+    finetune: int
     quick: bool
 
     @property
     def table(self) -> Table:
-        return replace(TABLES[self.name], sets=self.sets)
+        table = TABLES[self.name]
+        levels = tuple(level for level in table.levels if not self.levels or level in self.levels)
+        return replace(table, sets=self.sets, levels=levels)
 
     @property
     def found(self) -> dict[str, DataSet]:
@@ -112,23 +121,45 @@ def setup(reader: Reader, method: str) -> str:
 
 def dense(run: Run, cells: Cells) -> Iterator[str]:
     """Heads on dense labels; the whole table after every cell."""
+    return heads(run, cells, ())
+
+
+def ddep(run: Run, cells: Cells) -> Iterator[str]:
+    """Whole networks fine-tuned on dense labels."""
+    return heads(run, cells, ("finetuned",))
+
+
+def heads(run: Run, cells: Cells, kind: tuple[str, ...]) -> Iterator[str]:
+    """Every method, level of labels and seed; `kind` is the folder of their cells."""
     kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     setups: dict[tuple[str, str], str] = {}
-    splits = {name: split_in_words(data, run.rules) for name, data in run.found.items()}
+    rules = replace(run.rules, whole=True) if kind else run.rules
+    splits = {name: split_in_words(data, rules) for name, data in run.found.items()}
     yield report.dense_table(run.name, run.table, kept, setups, splits)
     for data, method, reader in readers(run):
-        setups[data.name, method] = setup(reader, method)
-        ten_percent = setting_of(data.name, run.budget).labelled
-        for level in run.table.levels:
-            for seed in run.seeds:
-                key, facts = (data.name, method, level, seed), reader.facts | {"rules": vars(run.rules)}
-                cell = cells.read(key, facts)
-                if cell is None:
-                    cell = cells.write(key, facts, measure(reader, data, level, ten_percent, seed, run.rules))
-                    dice = report.seed_means({key: cell}, *key[:3], "dice").get(seed, float("nan"))
-                    say(f"{data.name} {method} {level} seed {seed}: Dice {dice:.1f} ({cell['seconds']:.0f} s)")
-                kept[key] = cell
-                yield report.dense_table(run.name, run.table, kept, setups, splits)
+        setups[data.name, method] = setup(reader, method) + (f"; fine-tuned for {run.finetune} steps" if kind else "")
+        facts = reader.facts | {"rules": vars(rules)} | ({"finetune": run.finetune} if kind else {})
+        for level, seed in itertools.product(run.table.levels, run.seeds):
+            key = (data.name, method, level, seed)
+            cell = cells.read((*kind, *key), facts)
+            if cell is None:
+                cell = cells.write((*kind, *key), facts, _one(run, rules, reader, data, method, level, seed, tuned=bool(kind)))
+                dice = report.seed_means({key: cell}, *key[:3], "dice").get(seed, float("nan"))
+                say(f"{data.name} {method} {level} seed {seed}: Dice {dice:.1f} ({cell['seconds']:.0f} s)")
+            kept[key] = cell
+            yield report.dense_table(run.name, run.table, kept, setups, splits)
+
+
+def _one(
+    run: Run, rules: Rules, reader: Reader, data: DataSet, method: str, level: str, seed: int, *, tuned: bool
+) -> dict[str, Any]:
+    known = setting_of(data.name, run.budget)
+    if not tuned:
+        return measure(reader, data, level, known.labelled, seed, rules)
+    folder = find_trained(run.out, data.name, method, run.backbones)
+    if folder is None:
+        raise SystemExit(f"{METHODS[method].title} cannot be fine-tuned: it has no backbone")
+    return measure_finetuned(folder, data, known.scale, level, known.labelled, seed, rules, run.finetune, run.budget.device)
 
 
 def robustness(run: Run, cells: Cells) -> Iterator[str]:
@@ -153,7 +184,69 @@ def robustness(run: Run, cells: Cells) -> Iterator[str]:
         yield report.robustness_table(run.name, run.table, kept, setups)
 
 
-KINDS: dict[str, Callable[[Run, Cells], Iterator[str]]] = {"dense": dense, "robustness": robustness}
+def scenes(run: Run, cells: Cells) -> Iterator[str]:
+    """Released DDPMs on their own sets."""
+    found = {name: (folder_of(run.data, name, "train"), folder_of(run.data, name, "test")) for name in run.sets}
+    rows = []
+    for name, (train, test) in found.items():
+        folder = find_trained(run.out, name, "ddpm-seg", run.backbones)
+        if train is None or test is None or folder is None:
+            continue
+        scene, reader = SCENES[name], Reader(run.out, "ddpm-seg", folder, 1, run.rules)
+        halves = photographs(train, scene, scene.train), photographs(test, scene, scene.test)
+        facts, values = reader.facts | {"rules": vars(run.rules)}, []
+        for seed in run.seeds:
+            key = ("scenes", name, "ddpm-seg", seed)
+            cell = cells.read(key, facts) or cells.write(key, facts, measure_scene(reader, *halves, scene, seed, run.rules))
+            values.append([100 * cell["scores"][metric][0] for metric in ("miou", "miou_own")])
+            say(f"{name} seed {seed}: mean IoU {values[-1][0]:.1f}")
+        quoted = f"{PUBLISHED[name, ALL, 'ddpm-seg']['miou']:.1f}"
+        spreads = [report.spread(column) for column in zip(*values, strict=True)]
+        images = f"{len(halves[0])} and {len(halves[1])} images"
+        rows.append([name, quoted, *spreads, str(len(values)), f"{setup(reader, 'ddpm-seg')}; {images}"])
+        head = ["set", "published", "as published", "classes that occur", "seeds", "set-up here"]
+        yield report.plain_table(run.name, run.table, head, rows)
+    if not rows:
+        raise SystemExit(
+            f"this table needs a set and its DDPM: {run.data}/SET/train and /test with pictures and .npy labels (SET one of "
+            f"{', '.join(run.sets)}), and the released checkpoint, imported (mdm-studio backbones import) into the folder "
+            "SET-ddpm-seg of --backbones; not found together"
+        )
+
+
+def hidden_tokens(run: Run, cells: Cells) -> Iterator[str]:
+    """Time of a step with hidden patches."""
+    rows = []
+    sizes = [("uvit-tiny", 64, 2)] if run.quick else [("uvit-tiny", 64, 16), ("maskdm-s", 256, 1)]
+    for (size, crop, batch), ratio in itertools.product(sizes, (0.5, 0.9)):
+        facts = {"rounds": 1 if run.quick else 5}
+        key = ("maskdm", size, f"{crop}-{batch}", f"{ratio:g}")
+        cell = cells.read(key, facts) or cells.write(
+            key, facts, measure_tokens(size, crop, batch, ratio=ratio, rounds=facts["rounds"], precision="auto")
+        )
+        cpu = cell["cpu"]
+        rows.append(
+            [
+                f"{size}, {batch} crops of {crop}²",
+                f"{ratio:.0%}",
+                "not quoted",
+                f"{cpu['masked']:.2f}",
+                f"{cpu['whole']:.2f}",
+                f"{cpu['ratio']:.1f} ({cpu['low']:.1f} to {cpu['high']:.1f})",
+                f"one thread, {cell['precision']}, {cell['visible']} of {cell['tokens']} patches seen",
+            ]
+        )
+        head = ["network", "hidden", "published", "CPU seconds a step", "none hidden", "times as quick", "set-up here"]
+        yield report.plain_table(run.name, run.table, head, rows)
+
+
+KINDS: dict[str, Callable[[Run, Cells], Iterator[str]]] = {
+    "dense": dense,
+    "robustness": robustness,
+    "ddep": ddep,
+    "ddpm-seg": scenes,
+    "maskdm": hidden_tokens,
+}
 
 
 def plan(run: Run) -> str:
@@ -176,6 +269,7 @@ def asked(arguments: list[str] | None = None) -> tuple[Run, bool]:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sets", nargs="+", help="default: the paper's")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[], help="some of the table's")
+    parser.add_argument("--levels", nargs="+", default=[], help="some of the table's amounts of labels, like \"10 %%\"")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--backbones", type=Path, help="folder with finished backbones or jobs, named SET-METHOD")
     parser.add_argument("--no-pretrain", action="store_true", help="only measure backbones that are there")
@@ -183,6 +277,8 @@ def asked(arguments: list[str] | None = None) -> tuple[Run, bool]:
     parser.add_argument("--minutes", type=float, help="of every pretraining")
     parser.add_argument("--size", default="", help="of the network, where a recipe's network has it")
     parser.add_argument("--scale", type=int, help="working scale; default: 4 for glas, else 1")
+    parser.add_argument("--encoder", default="", help="of ddep: a model of Hugging Face, or a folder with one")
+    parser.add_argument("--finetune", type=int, default=200, help="of ddep: steps of fine-tuning")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="auto")
@@ -202,10 +298,11 @@ def asked(arguments: list[str] | None = None) -> tuple[Run, bool]:
     seeds = tuple(args.seeds)
     if args.quick:
         rules, seeds = Rules(not args.sampled, min(args.tests, 6), min(args.limit, 3000), 3, args.bf16), seeds[:2]
-    budget = Budget(args.steps, args.minutes, args.size, args.scale, args.crop, args.batch, args.device)
+    budget = Budget(args.steps, args.minutes, args.size, args.scale, args.crop, args.batch, args.device, args.encoder)
     run = Run(
-        args.table, args.data, args.out, tuple(args.sets or TABLES[args.table].sets), tuple(args.methods), seeds, rules, budget,
-        args.backbones, not args.no_pretrain, tuple(args.severities), chosen(args.corruptions), args.quick,
+        args.table, args.data, args.out, tuple(args.sets or TABLES[args.table].sets), tuple(args.methods), tuple(args.levels),
+        seeds, rules, budget, args.backbones, not args.no_pretrain, tuple(args.severities), chosen(args.corruptions),
+        args.finetune, args.quick,
     )  # fmt: skip
     return run, args.plan
 
@@ -215,13 +312,16 @@ def main(arguments: list[str] | None = None) -> None:
     if only_plan:
         print(plan(run))
         return
-    if run.sets and not run.found and run.table.kind in ("dense", "robustness"):
+    if run.sets and not run.found and run.table.kind in ("dense", "robustness", "ddep"):
         raise SystemExit(f"{run.data} holds none of {', '.join(run.sets)}; each is a folder with images/ and masks/")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     run.out.mkdir(parents=True, exist_ok=True)
     text = ""
-    for text in KINDS[run.table.kind](run, Cells(run.out / "cells")):
-        write_text(run.out / f"{run.name}.md", text)
+    try:
+        for text in KINDS[run.table.kind](run, Cells(run.out / "cells")):
+            write_text(run.out / f"{run.name}.md", text)
+    except MDMStudioError as error:
+        raise SystemExit(str(error)) from error
     print(text)
 
 

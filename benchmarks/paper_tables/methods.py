@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mdm_studio.engine.backbones import Backbone, BackboneCard, find_backbone, load_backbone, untrained_backbone
-from mdm_studio.errors import BackboneError
+from mdm_studio.errors import BackboneError, UsageError
 from mdm_studio.io.images import find_images
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.jobs.driver import drive
 from mdm_studio.services.pretraining import named_size, plan, recipe_config
 
 UNTRAINED = "untrained"
+_ENCODED = ("ddep", "dep")
 _TOLD = ("patch", "schedule", "predict", "objective", "learn_sigma", "fixed_t", "ratio", "masking", "gamma")
 
 
@@ -32,18 +33,21 @@ class Method:
         Of the pretraining.
     timesteps : tuple of int
         That features are read at, as published; a fixed t is read at that t.
-    deepest : int
-        Blocks of a UNet that are left out: the coarsest ones. Other networks give the blocks of their card.
+    blocks : tuple of int
+        That are read; none stands for all but the two coarsest of a UNet, and for those of the card of other networks.
     like : str
         The pretraining is that of another method; only what is read differs.
+    steps : int
+        Of the pretraining, whatever the budget is; 0 leaves it to the budget.
     """
 
     title: str
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     timesteps: tuple[int, ...] = (50,)
-    deepest: int = 2
+    blocks: tuple[int, ...] = ()
     like: str = ""
+    steps: int = 0
 
 
 METHODS: dict[str, Method] = {
@@ -67,6 +71,12 @@ METHODS: dict[str, Method] = {
     "mdm@50,150,250": Method("MDM, t = 50, 150 and 250", timesteps=(50, 150, 250), like="mdm"),
     "ddpm@50": Method("DDPM, t = 50", timesteps=(50,), like="ddpm"),
     UNTRAINED: Method("random weights (control)"),
+    # DDeP: a decoder over an encoder of somebody else's; a step at the bottom of the warm-up changes nothing that could be seen
+    "ddep": Method("DDeP: decoder pretrained, encoder frozen", "ddep", timesteps=(0,)),
+    "dep": Method("DeP: both pretrained", "dep", timesteps=(0,)),
+    "no-decoder": Method("decoder not pretrained", "dep", timesteps=(0,), steps=1),
+    # the released checkpoints of Baranchuk et al., read as they do; they are imported, not pretrained here
+    "ddpm-seg": Method("DDPM, released weights", timesteps=(50, 150, 250), blocks=(5, 6, 7, 8, 12)),
 }
 
 
@@ -100,6 +110,16 @@ class Budget:
     crop: int = 128
     batch: int = 16
     device: str = "auto"
+    encoder: str = ""
+
+    def of(self, method: Method) -> Budget:
+        """What a method gets of it."""
+        return replace(
+            self,
+            steps=method.steps or self.steps,
+            minutes=None if method.steps else self.minutes,
+            encoder=self.encoder if method.recipe in _ENCODED else "",
+        )
 
 
 def setting_of(name: str, budget: Budget) -> Setting:
@@ -126,10 +146,12 @@ def pretraining_images(root: Path) -> list[str]:
 def command(out: Path, root: Path, method: str, budget: Budget) -> str:
     """The command that pretrains a method, one line of a shell."""
     chosen = METHODS[trained_as(method)]
+    budget = budget.of(chosen)
     words = ["mdm-studio", "pretrain", *pretraining_images(root), "--out", str(job_folder(out, root.name, method))]
     words += ["--recipe", chosen.recipe, *(f"--set {key}={value}" for key, value in chosen.settings.items())]
     words += ["--scales", str(setting_of(root.name, budget).scale), "--crop", str(budget.crop), "--batch", str(budget.batch)]
     words += ["--size", _size(chosen.recipe, budget)] if budget.size else []
+    words += ["--encoder", budget.encoder] if budget.encoder else []
     words += ["--steps", str(budget.steps)] if budget.steps else []
     words += ["--minutes", f"{budget.minutes:g}"] if budget.minutes else []
     return " ".join(words if budget.steps or budget.minutes else [*words, "--steps N"])
@@ -139,7 +161,7 @@ def _size(recipe: str, budget: Budget) -> str:
     """The size that was asked for, where the recipe's network has it; else that network's usual one."""
     try:
         named_size(recipe, budget.size)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the usual size is the answer
+    except UsageError as error:
         print(f"{recipe}: {error}; its usual size is taken", file=sys.stderr)
         return ""
     return budget.size
@@ -161,6 +183,7 @@ def pretrain(out: Path, root: Path, method: str, budget: Budget) -> Path:
     folder = JobFolder(job_folder(out, root.name, method))
     if not folder.exists():
         chosen = METHODS[trained_as(method)]
+        budget = budget.of(chosen)
         if budget.steps is None and budget.minutes is None:
             raise SystemExit(
                 f"{folder.root} has no pretraining yet; give a budget with --steps N or --minutes M, run it yourself:\n  "
@@ -179,6 +202,7 @@ def pretrain(out: Path, root: Path, method: str, budget: Budget) -> Path:
             recipe=chosen.recipe,
             recipe_settings=dict(chosen.settings),
             size=_size(chosen.recipe, budget) if budget.size else "",
+            encoder=budget.encoder,
             config=config,
             steps=budget.steps,
             minutes=budget.minutes,
@@ -200,10 +224,12 @@ def open_backbone(folder: Path | None, *, bf16: bool = False) -> Backbone:
 
 
 def blocks_read(backbone: Backbone, method: str) -> tuple[int, ...]:
-    """Blocks that a method's features are: of a UNet all but the deepest, of others those of the card."""
+    """Blocks that a method's features are."""
+    if METHODS[method].blocks:
+        return METHODS[method].blocks
     if backbone.card.arch.get("kind", "unet") != "unet":
         return backbone.card.blocks
-    return tuple(range(min(METHODS[method].deepest, backbone.n_blocks - 1), backbone.n_blocks))
+    return tuple(range(min(2, backbone.n_blocks - 1), backbone.n_blocks))
 
 
 def describe(backbone: Backbone, method: str) -> str:

@@ -150,3 +150,34 @@ def test_verdicts(first, second, verdict):
 
     assert difference(first, second).verdict == verdict
     assert difference(first, {}) is None
+
+
+def test_a_network_is_pretrained_here_and_fine_tuned(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm_studio.engine.finetune._PROBE_STEPS", 2)
+    options = ["--methods", "no-decoder", "--seeds", 0, "--sets", "glas", "--scale", 1, "--device", "cpu", "--quick"]
+    options += ["--levels", "1 image"]
+    text = run("ddep", data, tmp_path / "out", *options, "--crop", 32, "--batch", 2, "--finetune", 1, "--tests", 1)
+    assert "| decoder not pretrained | 1 image | not quoted |" in text
+    assert "fine-tuned for 1 steps" in text
+    assert (tmp_path / "out" / "jobs" / "glas-no-decoder" / "backbone").is_dir()
+    assert len(list((tmp_path / "out" / "cells" / "finetuned").rglob("*.json"))) == 1
+
+
+def test_photographs_with_a_released_checkpoint(data, backbones, tmp_path, monkeypatch):
+    from paper_tables import methods, scenes
+
+    monkeypatch.setitem(methods.METHODS, "ddpm-seg", methods.Method("DDPM", blocks=(2, 3)))
+    monkeypatch.setattr(scenes, "SIDE", 64)
+    with pytest.raises(SystemExit, match="ddpm-seg of --backbones"):
+        run("ddpm-seg", data, tmp_path / "out")
+    (backbones / "glas-mdm").rename(backbones / "ffhq_34-ddpm-seg")
+    for half in ("train", "test"):
+        folder = tmp_path / "data" / "ffhq_34" / half
+        folder.mkdir(parents=True)
+        image, mask = blobs(80, 80, seed=len(half))
+        mask[0, 0] = 7  # one pixel: ignored
+        Image.fromarray(image).save(folder / "face.png")
+        np.save(folder / "face.npy", mask)
+    text = run("ddpm-seg", data, tmp_path / "out", "--backbones", backbones, "--quick", "--seeds", 0, "--limit", 500)
+    assert "| ffhq_34 | 59.1 |" in text
+    assert "classes that occur" in text
