@@ -16,6 +16,7 @@ from mdm_studio.services.privacy_pictures import WHAT, picture_name, write_pictu
 if TYPE_CHECKING:
     from mdm_studio.services.privacy import Findings, Resembling, Restoring
 
+_ALIKE = 0.95  # correlation of near duplicates, or of pictures with little in them
 _FEW = 30  # images of a kind; with fewer the interval is wide and too narrow at once
 
 
@@ -46,24 +47,26 @@ def resemblance_verdict(found: Nearness) -> str:
 def report(findings: Findings) -> str:
     """The report in Markdown."""
     trained, held_out = (len(names) for names in findings.names)
+    shown = [kind for kind in WHAT if kind in findings.pairs and kind != "held-out"]
     parts = [
-        f"# What {findings.backbone} reveals of its training images\n",
+        f"# What {findings.backbone} reveals of its training images",
         _summary(findings),
         f"| | |\n| --- | --- |\n| backbone | {findings.backbone}, recipe `{findings.recipe['name']}`, digest "
         f"`{findings.digest}` |\n| images | {trained} that trained it, {held_out} held out |\n"
         f"| crops | {findings.settings['crops']} an image, {findings.side} x {findings.side} pixels |\n"
-        f"| seed | {findings.settings['seed']} |\n",
-        *(f"- {note}\n" for note in findings.notes),
-        "\n## 1. Does it restore training images better than others?\n",
+        f"| seed | {findings.settings['seed']} |",
+        "\n".join(f"- {note}" for note in findings.notes),
+        "## 1. Does it restore training images better than others?",
         _restoring_words(findings.restoring),
-        "\n![distributions](distributions.png)\n\n![restored images, best first](restored.png)\n",
-        "\n## 2. Do its pictures resemble training images?\n",
+        "![distributions](distributions.png)",
+        "![restored images, best first](restored.png)",
+        "## 2. Do its pictures resemble training images?",
         _resembling_words(findings.resembling),
-        *(f"\n![{WHAT[kind]}, worst first]({picture_name(kind)})\n" for kind in findings.pairs if kind != "held-out"),
-        "\n## What this proves, and what it does not\n",
+        *(f"![{WHAT[kind]}, worst first]({picture_name(kind)})" for kind in shown),
+        "## What this proves, and what it does not",
         _limits(findings),
     ]
-    return "\n".join(part.rstrip("\n") if part.startswith("- ") else part for part in parts)
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
 def summary_lines(findings: Findings) -> list[str]:
@@ -98,7 +101,7 @@ def _summary(findings: Findings) -> str:
         for each in findings.resembling
         if each.kind != "held-out"
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def _restoring_words(restoring: Sequence[Restoring]) -> str:
@@ -166,6 +169,9 @@ def _limits(findings: Findings) -> str:
         else ""
     )
     small = f"- **{few} images of a kind are few**: only strong effects are seen.\n" if few < _FEW else ""
+    close = next(each for each in findings.resembling if each.kind == "held-out").correlation[0]
+    alike = sum(value > _ALIKE for value in close)
+    doubles = f" Here {alike} of {len(close)} held-out images correlate above {_ALIKE} with a training image." if alike else ""
     return f"""It proves what it finds: where the interval of the AUC lies above 0.5, somebody with the checkpoint can tell
 images that trained it from other images of that kind, at least that well.
 
@@ -177,7 +183,7 @@ It does not prove that nothing is revealed where it finds nothing:
 - It looks at whole images on average. A single unusual image, or a detail of one (a label, a name burnt in), can be
   revealed where the rest is not: look at the pictures, and remove such things before training.
 - **Near duplicates** count as strangers: neighbouring fields or slices of one specimen on both sides make training
-  images look less known than they are and the intervals too narrow. Divide by specimen or patient, not by image.
+  images look less known than they are and the intervals too narrow. Divide by specimen or patient, not by image.{doubles}
 - Held-out images must come from the same source. If they are of another microscope, day or patient group, a difference
   between the kinds is no leak.
 - Somebody who has an image of yours already learns from an AUC above 0.5 that it trained the backbone: no more.

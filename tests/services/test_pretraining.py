@@ -20,6 +20,7 @@ from mdm_studio.engine.crops import CropSource, colour_jitter, survey
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.errors import ChannelsError, CheckpointError, InputError, JobError, NoImagesError, OutputError, UsageError
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
+from mdm_studio.io.image_digest import image_digests
 from mdm_studio.io.images import find_images
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.nn.unet import UNetConfig
@@ -136,7 +137,8 @@ def test_result_of_a_finished_job(images, tmp_path):
     }
     assert len(folder.list_checkpoints()) == 2
     assert len(list(folder.samples.glob("*.png"))) == 3
-    assert load_backbone(find_backbone(str(folder.root))).card.training["steps"] == 6
+    training = load_backbone(find_backbone(str(folder.root))).card.training
+    assert (training["steps"], training["image_digests"]) == (6, image_digests(images.iterdir()))
     assert len(list(run(folder))) == 2  # nothing left to do: the backbone is written again
 
 
