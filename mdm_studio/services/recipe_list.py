@@ -67,6 +67,7 @@ _SIZE_WORDS = {
     "2x": "twice as wide",
     "3x": "three times as wide",
 }
+_TITLES = {"patch": "Side of squares", "fixed_t": "Only timestep"}  # a form calls crops patches
 _CROP = 128  # as `mdm_studio.engine.pretrain.PretrainConfig` has it
 _FIXED = frozenset({"t_max"})  # another number of timesteps is another diffusion: nothing to try out in a form
 
@@ -95,7 +96,7 @@ class SettingFacts:
     @property
     def title(self) -> str:
         """For people."""
-        return self.name.replace("_", " ").capitalize()
+        return _TITLES.get(self.name) or self.name.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True)
