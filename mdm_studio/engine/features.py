@@ -164,6 +164,10 @@ class FeatureSettings:
         of_filters = sum(filter_channels(backbone.in_channels, stride) for stride in SIGMAS)
         return [of_blocks] * (len(self.scales) if self.blocks else 0) + [of_filters] * self.filters
 
+    def alignment(self, backbone: Backbone) -> int:
+        """Sides of tiles are multiples of it, so that cells of every map begin where tiles do."""
+        return math.lcm(backbone.total_stride * max(self.scales), max(SIGMAS) if self.filters else 1)
+
     def digest(self, backbone: Backbone) -> str:
         """Hex digest of what changes the values of a map; which maps are read does not."""
         choice = dict.fromkeys(("blocks", "timesteps", "scales", "filters"))
@@ -196,8 +200,8 @@ class PlaneFeatures:
     def __init__(self, backbone: Backbone, plane: Plane, settings: FeatureSettings, cache: FeatureCache | None = None) -> None:
         self.backbone, self.plane, self.settings = backbone, plane, settings
         _, self.height, self.width = plane.shape
-        coarsest = math.lcm(backbone.total_stride * max(settings.scales), max(SIGMAS) if settings.filters else 1)
-        self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=coarsest)
+        align = settings.alignment(backbone)
+        self.grid = TileGrid.of(self.height, self.width, tile=settings.tile, halo=settings.halo, align=align)
         self.specs = settings.specs(backbone)
         fit_channels(
             np.empty((plane.shape[0], 0, 0), plane.dtype), backbone.in_channels, name=plane.name

@@ -7,6 +7,7 @@ of a model is run and no pickle is read: safetensors files alone.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +27,7 @@ from mdm_studio.nn.denoiser import Denoiser, DenoiserConfig
 from mdm_studio.nn.hub import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, HubConfig, build_model, probed, transformers_module
 
 _FILES = ("config.json", "preprocessor_config.json", "README.md", "model*.safetensors", "model.safetensors.index.json")
-_TILE = 512  # as for our own networks
+_TILE, _BLOCK = 512, 64  # as for our own networks; a live session wants multiples of its blocks of strokes
 
 RANDOM_ENCODER = (
     "the encoder has random weights and stays as it is: its features say little, and a decoder over them learns little. "
@@ -97,6 +98,7 @@ def import_hub_model(
     if wrong:
         raise UsageError(f"blocks {wrong}: {source} has maps 0 (shallowest) to {config.n_blocks - 1}: {', '.join(config.maps)}")
     family = config.model["model_type"]
+    whole = math.lcm(config.total_stride, _BLOCK)
     card = {
         "name": name,
         "arch": {"kind": "hub", **asdict(config)},
@@ -104,7 +106,7 @@ def import_hub_model(
         "intensity": intensity,
         "blocks": list(blocks or config.default_blocks),
         "timesteps": [0],
-        "tile": max(round(_TILE / config.total_stride), 1) * config.total_stride,
+        "tile": max(round(_TILE / whole), 1) * whole,
         "halo": config.halo,
         "summary": f"{origin.source if origin.revision else Path(source).name}: a {family} of others, frozen, for any image",
         "training": {"source": origin.source, "revision": origin.revision, "licence": origin.licence},

@@ -6,6 +6,7 @@ old one ends unseen. Several threads may carry out different tasks at once: the 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -573,7 +574,7 @@ def make_bench(
     memory: int,
 ) -> Bench:
     """A bench for the features that are `chosen` (arguments of `FeatureSettings.of`; None is the backbone's default)."""
-    settings = FeatureSettings.of(backbone, **chosen, tile=-(-backbone.card.tile // BLOCK) * BLOCK)
+    settings = _in_blocks(FeatureSettings.of(backbone, **chosen), backbone)
     config = EnsembleConfig.of(dense=False, members=MEMBERS, hidden=HIDDEN)
     return Bench(backbone, settings, config, smooth, session, session.strokes, cache, memory, session.show)
 
@@ -582,10 +583,17 @@ def make_fixed_bench(
     classifier: Classifier, smooth: int, session: Images, cache: FeatureCache | None, memory: int, *, last: bool
 ) -> Bench:
     """A bench that shows a classifier, whatever is painted."""
-    settings = replace(classifier.settings, tile=-(-classifier.settings.tile // BLOCK) * BLOCK)
+    settings = _in_blocks(classifier.settings, classifier.backbone)
     config = EnsembleConfig.of(dense=False, members=1)
     shared = (session, session.strokes, cache, memory, session.show)
     return Bench(classifier.backbone, settings, config, smooth, *shared, fixed=classifier, last=last)
+
+
+def _in_blocks(settings: FeatureSettings, backbone: Backbone) -> FeatureSettings:
+    """With tiles that end where blocks of strokes and cells of every map do, also where strides are no powers of two."""
+    whole = math.lcm(BLOCK, settings.alignment(backbone))
+    tile = -(-settings.tile // BLOCK) * BLOCK
+    return replace(settings, tile=max(tile // whole, 1) * whole)
 
 
 def _reads_apart(ensemble: PixelMLPEnsemble, of_blocks: int, sources: int) -> bool:

@@ -47,6 +47,9 @@ def test_import(classifier):
     assert {block: tuple(values.shape) for block, values in maps.items()} == {
         1: (1, 8, 16, 24), 2: (1, 8, 8, 12), 3: (1, 16, 4, 6), 4: (1, 16, 2, 3)
     }  # fmt: skip
+    x = torch.rand(1, 3, 64, 96)
+    fine, coarse = (load_backbone(folder, bf16=bf16).features(x, 0, {2})[2].float() for bf16 in (False, True))
+    assert 0 < (fine - coarse).norm() < 0.05 * fine.norm()
     with pytest.raises(BackboneError, match="already a backbone"):
         import_hub_model(str(classifier), name="mine")
     with pytest.raises(UsageError, match="maps 0"):

@@ -1,6 +1,7 @@
 """Encoders of others in the services: fitted and applied like any backbone, tile by tile."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig
 from mdm_studio.engine.hub_import import import_hub_model
 from mdm_studio.engine.objects import finished
+from mdm_studio.engine.smoothing import predict_plane
+from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.images import open_image
 from mdm_studio.services.advising import AdviceRequest, advise_folder
 from mdm_studio.services.batch import FileResult, PredictOptions, predict_file
@@ -20,6 +23,7 @@ from mdm_studio.services.classifier import load_classifier
 from mdm_studio.services.clustering import ClusterOptions, cluster_files
 from mdm_studio.services.extraction import load_for_features
 from mdm_studio.services.fitting import FitRequest, fit_classifier
+from mdm_studio.services.session import LiveSettings, Session, View
 from mdm_studio.testing import blobs
 
 FACTS = {
@@ -107,3 +111,34 @@ def test_clusters_and_advice(hub, tmp_path):
     advice = finished(advise_folder(request, None)).advice
     assert advice.blocks
     assert {timestep for _, timestep in advice.scores} == {0}
+
+
+@pytest.mark.parametrize("hub", ["dinov2"], indirect=True)
+def test_live_session(hub, tmp_path):
+    """Strokes become the mask that the saved classifier predicts, tile by tile."""
+    image, mask = blobs(100, 1000, seed=0, n=60)  # tiles of 448 pixels, for blocks of 64 and cells of 14
+    labels = np.where(np.arange(100)[:, None] % 10 < 2, mask, 0).astype(np.uint8)
+    session = Session(None, settings=LiveSettings(backbone="mine", filters=False, smooth=0))
+    said: list[object] = []
+    session.failed.connect(said.append)
+    try:
+        session.open_image("a", ArrayImage(image, rgb=True, name="a"), labels)
+        session.picture("a", "prediction")
+        session.view_moved({("a", ()): View(slice(0, 100), slice(0, 1000))})
+        end = time.monotonic() + 60
+        while session.up_to_date != "exact":
+            assert time.monotonic() < end, (session.status, said)
+            time.sleep(0.01)
+        found = np.array(session.picture("a", "prediction")[0])
+        assert balanced_accuracy_score(mask.ravel(), found.ravel()) > 0.65
+        assert session.settings.timesteps == (0,)
+        session.save_classifier(tmp_path / "live.mdm")
+        plane = session.images["a"].source.plane(())
+    finally:
+        assert session.close(timeout=20)
+    classifier = load_classifier(tmp_path / "live.mdm")
+    source = PlaneFeatures(classifier.backbone, plane, classifier.settings, None)
+    assert len(source.grid) > 1
+    values = np.array([each.value for each in classifier.info.classes])
+    for rows, cols, predicted in predict_plane(classifier.ensemble, source, smooth=0):
+        np.testing.assert_array_equal(found[rows, cols], values[predicted.labels])
