@@ -107,6 +107,12 @@ class BackboneFacts:
         return "Blocks, from 0 (first). Later ones know more of what things are, earlier ones more of how they look."
 
     @property
+    def noise(self) -> str | None:
+        """Kind of noise that it sees when features are taken, see `mdm_studio.engine.backbones.with_noise`; None for none."""
+        kind = self.recipe.get("noise")
+        return kind if isinstance(kind, str) else None
+
+    @property
     def has_timesteps(self) -> bool:
         """Whether there is a timestep to choose."""
         return self.t_max != 0

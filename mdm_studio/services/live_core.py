@@ -59,7 +59,7 @@ _STATUS_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """What is read; None leaves it to the backbone. `n_blocks` is known once the backbone is loaded."""
+    """What is read; None, or no `noise`, leaves it to the backbone. `n_blocks` is known once the backbone is loaded."""
 
     backbone: str = DEFAULT_BACKBONE
     blocks: tuple[int, ...] | None = None
@@ -69,6 +69,7 @@ class LiveSettings:
     smooth: int = SMOOTH
     device: str = "auto"
     n_blocks: int | None = None
+    noise: str = ""
 
 
 @dataclass

@@ -23,7 +23,7 @@ class LiveErrands(LiveCore):
         from mdm_studio.services import live_work
 
         try:
-            self._backbone = live_work.load(settings.backbone, settings.device, self._interrupt)
+            self._backbone = live_work.load(settings.backbone, settings.device, self._interrupt, settings.noise)
         finally:
             self._loading = ""
         self._new_bench()

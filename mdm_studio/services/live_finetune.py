@@ -245,7 +245,10 @@ class FineTuning(ClassEditing):
             shown = self.bench if self.bench is not None and self.bench.fixed is not None else None
         super()._new_bench()
         settings = self.settings
-        read = (settings.backbone, settings.blocks, settings.timesteps, settings.scales, settings.filters, settings.device)
+        read = (
+            settings.backbone, settings.blocks, settings.timesteps, settings.scales, settings.filters, settings.device,
+            settings.noise,
+        )  # fmt: skip
         before, self._read = self._read, read
         if shown is None or self.bench is shown:
             return

@@ -531,6 +531,7 @@ class Bench:
             unlabelled=0,
             ensemble=asdict(self.config),
             training=dict(head.training),
+            noise=str(card.recipe.get("noise", "")),
         )
         return Classifier(info, head.ensemble, self.backbone)
 
@@ -557,9 +558,9 @@ def leave_a_core() -> None:
     use_threads(max(_THREADS - 1, 1))
 
 
-def load(name: str, device: str, interrupt: Callable[..., None]) -> Backbone:
+def load(name: str, device: str, interrupt: Callable[..., None], noise: str = "") -> Backbone:
     """Load a backbone by name or folder; `interrupt` is called between its modules and may raise."""
-    backbone = load_backbone(find_backbone(name), device=pick_device(device))
+    backbone = load_backbone(find_backbone(name), device=pick_device(device), noise=noise)
     for module in backbone.net.modules():
         module.register_forward_pre_hook(interrupt)
     return backbone

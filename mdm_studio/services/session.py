@@ -200,10 +200,11 @@ class Session(FineTuning):
         with self._lock:
             old = self.settings
             if changes.get("backbone", old.backbone) != old.backbone:  # what was read of another network means nothing here
-                changes = {"blocks": None, "timesteps": None, "scales": None, "filters": None, "n_blocks": None} | changes
+                read = dict.fromkeys(("blocks", "timesteps", "scales", "filters", "n_blocks"))
+                changes = read | {"noise": ""} | changes
             self.settings = replace(old, **changes)
-        other = (old.backbone, old.device) != (self.settings.backbone, self.settings.device)
-        self._send("features", self._load_backbone if other else self._new_bench)
+            loaded = [(each.backbone, each.device, each.noise) for each in (old, self.settings)]
+        self._send("features", self._load_backbone if loaded[0] != loaded[1] else self._new_bench)
 
     def set_live(self, live: bool) -> None:
         """Learn every stroke at once, or only when asked to."""
@@ -343,8 +344,9 @@ class Session(FineTuning):
             return
         with self._lock:
             self.settings = LiveSettings(
-                info.backbone, info.blocks, info.timesteps, info.scales, info.filters, info.smooth, self.settings.device
-            )
+                info.backbone, info.blocks, info.timesteps, info.scales, info.filters, info.smooth, self.settings.device,
+                noise=info.noise,
+            )  # fmt: skip
         self._load_backbone()
         assert self.bench is not None
         self.set_classes(info.classes)

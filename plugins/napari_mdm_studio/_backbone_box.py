@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QSizePo
 from mdm_studio.services.backbone_list import BackboneFacts, list_backbones
 from napari_mdm_studio._add_backbone import AddBackbone
 from napari_mdm_studio._numbers import as_text, parse_numbers
-from napari_mdm_studio._widgets import Section, folded, form, menu_button, note, quietly, row, show_row
+from napari_mdm_studio._widgets import Section, combo, folded, form, menu_button, note, quietly, row, show_row
 
 if TYPE_CHECKING:
     from mdm_studio.services.session import LiveSettings, Status
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SCALES = (1, 2, 4, 8)
 _DEVICES = (("auto", "automatic"), ("cpu", "CPU"), ("cuda", "NVIDIA GPU"), ("mps", "Apple GPU"))
+_NOISES = {"fixed": "one for all", "per-timestep": "one a timestep", "fresh": "one an image"}
+_NOISE_WORDS = "The noise that the backbone sees; it is the same at each call. One for all images is what was published."
 _MAX_SMOOTH = 64
 _LAST_TIMESTEP = _MOST_BLOCKS = 1000  # until the backbone is known
 
@@ -145,6 +147,9 @@ class FeaturesForm(QWidget):
         self.timesteps.editingFinished.connect(lambda: self._numbers("timesteps", self.timesteps, self._latest))
         rows.addRow("Bloc&ks", self.blocks)
         rows.addRow("&Timesteps", self.timesteps)
+        self.noise = combo("Noise", _NOISE_WORDS, _NOISES)
+        self.noise.activated.connect(lambda index: home.session.choose(noise=self.noise.itemData(index)))
+        rows.addRow("Noise", self.noise)
         self.scales = [QCheckBox(f"{scale}x") for scale in _SCALES]
         scales = QHBoxLayout()
         for box, scale in zip(self.scales, _SCALES, strict=True):
@@ -196,6 +201,8 @@ class FeaturesForm(QWidget):
         self.blocks.setToolTip(f"{facts.blocks_words} For example 7 or 4,6-8.")
         self._latest = _LAST_TIMESTEP if facts.t_max is None else facts.t_max
         show_row(self._rows, self.timesteps, facts.has_timesteps)
+        show_row(self._rows, self.noise, facts.noise is not None)
+        self.noise.setCurrentIndex(max(0, self.noise.findData(settings.noise or facts.noise)))
         blocks = settings.blocks if settings.blocks is not None else facts.default_blocks
         timesteps = settings.timesteps if settings.timesteps is not None else facts.default_timesteps
         for field, numbers in ((self.blocks, blocks), (self.timesteps, timesteps)):

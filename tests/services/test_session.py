@@ -1,5 +1,7 @@
 """A live session as a front end sees it, on images of discs and a tiny network; no Qt."""
 
+import json
+import shutil
 import threading
 import time
 
@@ -99,6 +101,27 @@ def test_the_mask_follows_the_strokes(make):
     user.wait()
     assert accuracy(user) > 0.9
     assert user.said == []
+
+
+def test_the_noise_that_a_denoiser_sees_is_chosen_and_saved(make, tiny_backbone, tmp_path):
+    folder = tmp_path / "denoiser"
+    shutil.copytree(tiny_backbone, folder)
+    card = json.loads((folder / "backbone.json").read_text())
+    (folder / "backbone.json").write_text(json.dumps(card | {"recipe": {"name": "ddpm", "noise": "fixed"}}))
+    user = make(settings=LiveSettings(backbone=str(folder), blocks=(3,), filters=False, smooth=0))
+    user.open()
+    user.until(lambda: user.session.bench)
+    user.session.choose(noise="fresh")
+    user.until(lambda: user.session.bench.backbone.recipe.noise == "fresh")
+    user.paint(40)
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    assert load_classifier(tmp_path / "x.mdm").info.noise == "fresh"
+    user.session.choose(backbone=str(tiny_backbone))
+    assert user.session.settings.noise == ""
+    user.session.load_classifier(tmp_path / "x.mdm")
+    user.until(lambda: getattr(user.session.bench.backbone.recipe, "noise", "") == "fresh")
+    assert not user.said
 
 
 def test_the_exact_picture_is_what_the_saved_classifier_predicts(make, tmp_path):
