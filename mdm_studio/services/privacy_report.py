@@ -16,6 +16,7 @@ from mdm_studio.services.privacy_pictures import WHAT, picture_name, write_pictu
 if TYPE_CHECKING:
     from mdm_studio.services.privacy import Findings, Resembling, Restoring
 
+_CHANCE = 0.05  # of a test to stand out when there is nothing
 _ALIKE = 0.95  # correlation of near duplicates, or of pictures with little in them
 _FEW = 30  # images of a kind; with fewer the interval is wide and too narrow at once
 
@@ -28,18 +29,18 @@ def write_report(folder: Path, findings: Findings) -> None:
 
 
 def verdict(found: Attack) -> str:
-    """What an attack's figures mean, in a sentence."""
-    if found.low > 0.5:
+    """What an attack's figures mean, in a sentence; of few images the interval alone would accuse too easily."""
+    if found.low > 0.5 and found.p < _CHANCE:
         strength = "slightly better than guessing" if found.auc < 0.6 else "clearly" if found.auc < 0.8 else "almost always"
         return f"**Training images can be told from others, {strength}.**"
-    if found.high < 0.5:
+    if found.high < 0.5 and found.p < _CHANCE:
         return "**Held-out images are restored better than training images: the two kinds of images differ; choose others.**"
     return f"**No leak was found by this attack**; one up to an area of {found.high:.2f} would not have been noticed."
 
 
 def resemblance_verdict(found: Nearness) -> str:
     """What a search's figures mean, in a sentence."""
-    if found.p < 0.05:
+    if found.p < _CHANCE:
         return "**more like the training images than chance explains**"
     return "no more like the training images than like held-out ones, as far as so few can tell"
 
@@ -125,7 +126,7 @@ smaller of these; 0.5 is guessing, 1 is certainty; in brackets a 95 % bootstrap 
 test that both kinds of errors are alike. *Found*: share of the training images that are recognised if
 {FALSE_ALARMS:.0%} of the others are wrongly accused. *SSIM*: structural similarity of restored and true places.
 """
-    biased = [each.difficulty for each in restoring if each.difficulty.p < 0.05]
+    biased = [each.difficulty for each in restoring if each.difficulty.p < _CHANCE]
     if biased:
         text += (
             "\n**Caution**: the contrast of the images alone, which knows nothing of the backbone, tells the two kinds apart\n"
@@ -172,8 +173,8 @@ def _limits(findings: Findings) -> str:
     close = next(each for each in findings.resembling if each.kind == "held-out").correlation[0]
     alike = sum(value > _ALIKE for value in close)
     doubles = f" Here {alike} of {len(close)} held-out images correlate above {_ALIKE} with a training image." if alike else ""
-    return f"""It proves what it finds: where the interval of the AUC lies above 0.5, somebody with the checkpoint can tell
-images that trained it from other images of that kind, at least that well.
+    return f"""It proves what it finds: where the interval of the AUC lies above 0.5 and p is small, somebody with the
+checkpoint can tell images that trained it from other images of that kind, at least that well.
 
 It does not prove that nothing is revealed where it finds nothing:
 

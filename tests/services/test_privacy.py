@@ -146,14 +146,15 @@ def test_an_encoder_of_others_restores_nothing(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("auc", "low", "high", "words"),
+    ("auc", "low", "high", "p", "words"),
     [
-        (0.95, 0.9, 1, "almost always"),
-        (0.7, 0.6, 0.8, "others, clearly"),
-        (0.56, 0.52, 0.6, "slightly"),
-        (0.5, 0.4, 0.6, "0.60 would not"),
-        (0.3, 0.2, 0.4, "differ"),
+        (0.95, 0.9, 1, 0.001, "almost always"),
+        (0.7, 0.6, 0.8, 0.01, "others, clearly"),
+        (0.56, 0.52, 0.6, 0.04, "slightly"),
+        (0.7, 0.6, 0.8, 0.2, "No leak"),
+        (0.5, 0.4, 0.6, 0.9, "0.60 would not"),
+        (0.3, 0.2, 0.4, 0.01, "differ"),
     ],
 )
-def test_verdicts(auc, low, high, words):
-    assert words in verdict(Attack(auc, low, high, 0.5, 0.1, 9, 9))
+def test_verdicts(auc, low, high, p, words):
+    assert words in verdict(Attack(auc, low, high, p, 0.1, 9, 9))
