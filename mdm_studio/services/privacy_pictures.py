@@ -141,4 +141,5 @@ def _histogram(axes: Axes, values: tuple[Sequence[float], ...], labels: tuple[st
     axes.set_xlabel(what, fontsize=8)
     axes.set_ylabel("share", fontsize=8)
     axes.tick_params(labelsize=7)
+    axes.locator_params(axis="x", nbins=6)
     axes.legend(fontsize=7)

@@ -29,6 +29,7 @@ def _way(recipe, levels=(0.9,)):
         ({"name": "mdm"}, ["90% of the patches hidden", "50% of the patches hidden"]),
         ({"name": "mdm", "fixed_t": 250}, ["25% of the patches hidden"]),
         ({"name": "mae"}, ["90% of the patches hidden", "50% of the patches hidden"]),
+        ({"name": "ddep"}, ["noise, 5% of the variance"]),
         ({"name": "ddpm", "schedule": "linear"}, ["noise, 90% of the variance", "noise, 50% of the variance"]),
         ({"name": "ddpm", "schedule": "cosine", "fixed_t": 500}, ["noise, 51% of the variance"]),
         ({"name": "maskdm", "ratio": 0.5}, [f"noise, {n}% of the variance, 50% of the patches left out" for n in (90, 50)]),
