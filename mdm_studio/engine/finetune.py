@@ -168,9 +168,8 @@ def arch(net: FineTuned) -> dict[str, Any]:
 
 def side_of(net: FineTuned, config: FinetuneConfig) -> int:
     """Side of a crop in pixels of the working scale."""
-    made_for = int(getattr(net.config.inner_config, "image_size", 0))
     stride = net.config.total_stride
-    return -(-(config.crop or made_for or _CROP) // stride) * stride
+    return -(-(config.crop or net.config.window or _CROP) // stride) * stride
 
 
 # --- training -----------------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def write_classifier(path: Path, info: ClassifierInfo, tensors: Arrays, backbone
 
 
 def _packed(tensors: Arrays) -> bytes:
-    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    return save({name: np.asarray(value, order="C") for name, value in tensors.items()})  # a number stays one
 
 
 def read_classifier(path: Path) -> tuple[ClassifierInfo, dict[str, NDArray[Any]]]:

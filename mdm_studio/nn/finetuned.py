@@ -64,6 +64,16 @@ class FineTunedConfig(NetworkConfig):
         return self.out_channels, min(config.block_shape(each)[1] for each in self.blocks)
 
     @property
+    def window(self) -> int:
+        """That of the inner network."""
+        return self.inner_config.window
+
+    @property
+    def halo(self) -> int:
+        """That of the inner network."""
+        return self.inner_config.halo
+
+    @property
     def default_blocks(self) -> tuple[int, ...]:
         """The logits."""
         return (0,)

@@ -67,12 +67,13 @@ def test_earlier_versions_are_read_as_what_they_were(tmp_path):
 def test_a_backbone_comes_along(tmp_path):
     path = tmp_path / "a.mdm"
     info = ClassifierInfo((LabelClass(1, "a", "#000000"),), "b", "d", (0,), (50,), 512, 64, "fp32", embedded=True)
-    backbone = EmbeddedBackbone({"name": "b"}, {"inner.weight": np.ones((2, 3), np.float16).T, "bias": np.zeros(2, np.float32)})
+    backbone = EmbeddedBackbone({"name": "b"}, {"inner.weight": np.ones((2, 3), np.float16).T, "steps": np.array(7)})
     write_classifier(path, info, {"weight": np.zeros(1, np.float32)}, backbone)
     found = read_embedded(path)
     assert read_classifier(path)[0] == info
     assert found.card == {"name": "b"}
     assert found.digest == backbone.digest
     assert found.weights["inner.weight"].dtype == np.float16
-    other = EmbeddedBackbone({}, {**backbone.weights, "bias": np.ones(2, np.float32)})
+    assert found.weights["steps"].shape == ()
+    other = EmbeddedBackbone({}, {**backbone.weights, "steps": np.array(8)})
     assert other.digest != backbone.digest
