@@ -116,7 +116,7 @@ class AddBackbone(QDialog):
             self._runner.start(checkpoint_networks, done=self._offer_networks, failed=self._failed)
         self.said.hide()
         self._show_add()
-        self.adjustSize()
+        self._fit()
 
     def _show_add(self) -> None:
         self.add.setEnabled(bool(self._found.kind) and bool(self.name.text().strip()) and not self._running)
@@ -150,11 +150,19 @@ class AddBackbone(QDialog):
     def _failed(self, why: str) -> None:
         if not self._closed:
             self._show_running(False)
-            self._say(f"{why[:1].upper()}{why[1:]}.", wrong=True)
+            named = "/" in why.split(" ", 1)[0]  # it begins with the name of a model or file: that stays as it is
+            self._say(f"{why if named else why[:1].upper() + why[1:]}.", wrong=True)
 
     def _say(self, words: str, *, wrong: bool = False) -> None:
         self.said.setText(words)
         self.said.setForegroundRole(self.palette().ColorRole.WindowText)
         self.said.setStyleSheet(_WRONG if wrong else "")
         self.said.show()
-        self.adjustSize()
+        self._fit()
+
+    def _fit(self) -> None:
+        """As high as its words need at this width."""
+        layout = self.layout()
+        if layout is not None:
+            layout.activate()
+            self.resize(self.width(), layout.totalHeightForWidth(self.width()))

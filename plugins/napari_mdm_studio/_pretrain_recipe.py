@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from psygnal import Signal
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QLineEdit, QWidget
 
 from mdm_studio.services.backbone_list import BackboneFacts
@@ -225,9 +225,12 @@ class RecipeRows:
         self.settings.offer(facts.settings)
         self.settings.put(self._kept.get(facts.name, {}))
         self.advanced.setVisible(bool(facts.settings))
+        QTimer.singleShot(0, self.advanced, self._fit_settings)  # once the new fields are shown
+
+    def _fit_settings(self) -> None:
+        """The part that folds away takes the height that it has now."""
         if self.advanced.isExpanded():
-            self.settings.adjustSize()
-            self.advanced.expand(animate=False)  # it takes the height that it has now
+            self.advanced.expand(animate=False)
 
     def _show_starts(self, facts: RecipeFacts) -> None:
         self.start_from.clear()
