@@ -25,6 +25,7 @@ NOISES = ("fixed", "per-timestep", "fresh")
 """Kinds of noise that a denoiser may see when features are taken."""
 FOLDER = "backbones"
 """Folder of backbones, in the resources and in the user's data."""
+_ADVICE = "choose the --arch and options it was trained with"
 
 
 @dataclass(frozen=True)
@@ -272,9 +273,12 @@ def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: boo
         card = with_noise(card, noise)
     if file_digest(folder / WEIGHTS) != card.digest:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file its card describes; import or pretrain the backbone again")
+    config = card.network()
     with torch.device("meta"):
-        net = card.network_type()(card.network())
-    assign_weights(net, read_weights(folder), str(folder / WEIGHTS))
+        net = card.network_type()(config)
+    version = getattr(config, "model", {}).get("transformers_version")  # whose next version may name weights otherwise
+    advice = f"made with transformers {version}: install that version, or import the model again" if version else _ADVICE
+    assign_weights(net, read_weights(folder), str(folder / WEIGHTS), advice)
     return Backbone(card, net.float(), device=device, bf16=bf16)
 
 
@@ -296,8 +300,8 @@ def untrained_backbone(config: NetworkConfig, like: BackboneCard | None = None, 
     return Backbone(card, net)
 
 
-def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put `tensors` into `net`, or say which keys or shapes differ."""
+def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str, advice: str = _ADVICE) -> None:
+    """Put `tensors` into `net`, or say which keys or shapes differ and what to do."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != found:
@@ -310,9 +314,7 @@ def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -
             for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", other))
             if keys
         ]
-        raise CheckpointError(
-            f"{source} does not fit this network ({'; '.join(parts)}); choose the --arch and options it was trained with"
-        )
+        raise CheckpointError(f"{source} does not fit this network ({'; '.join(parts)}); {advice}")
     net.load_state_dict(dict(tensors), assign=True)
 
 

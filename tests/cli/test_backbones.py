@@ -110,6 +110,26 @@ def test_list_and_remove(run, state, tmp_path):
     assert run("backbones", "info", "mine").code == 1
 
 
+def test_a_model_of_hugging_face(run, tmp_path):
+    """From a folder, as after `hf download`; whoever looks at it sees its maps and the licence."""
+    from transformers import ConvNextBackbone, ConvNextConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = tmp_path / "convnext-tiny"
+    ConvNextBackbone(ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1])).save_pretrained(model)
+    (model / "README.md").write_text("---\nlicense: mit\n---\n")
+    command = ["backbones", "import", model, "--arch", "transformers", "--name", "mine"]
+    assert run(*command, "--timesteps", "50").code == 2
+    assert run(*command, "--blocks", "1-3").code == 0
+    shown = run("backbones", "info", "mine").stdout
+    assert "3 stage3" in shown
+    assert "licence of the weights: mit" in shown
+    facts = json.loads(run("backbones", "info", "mine", "--json").stdout)
+    assert (facts["default_blocks"], facts["default_timesteps"], facts["intensity"]) == ([1, 2, 3], [0], "percentile")
+    assert run("backbones", "import", model, "--arch", "small", "--name", "other", "--revision", "main").code == 2
+
+
 def test_the_bundled_backbone_stays(run):
     outcome = run("backbones", "remove", "mdm-nuclei")
     assert outcome.code == 1

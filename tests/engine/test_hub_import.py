@@ -9,6 +9,7 @@ from mdm_studio.engine import hub_import
 from mdm_studio.engine.backbones import BackboneCard, load_backbone
 from mdm_studio.engine.hub_import import denoiser_network, import_hub_model
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
+from mdm_studio.io.backbone_files import write_backbone
 from mdm_studio.nn.denoiser import Denoiser
 
 FACTS = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
@@ -54,6 +55,15 @@ def test_import(classifier):
         import_hub_model(str(classifier), name="mine")
     with pytest.raises(UsageError, match="maps 0"):
         import_hub_model(str(classifier), name="other", blocks=(7,))
+
+
+def test_another_version_that_names_weights_otherwise(classifier):
+    folder = import_hub_model(str(classifier), name="mine")
+    tensors = {f"renamed.{key}": value for key, value in load_backbone(folder).net.state_dict().items()}
+    card = json.loads((folder / "backbone.json").read_text())
+    write_backbone(folder.parent / "renamed", tensors, card, "")
+    with pytest.raises(CheckpointError, match="made with transformers"):
+        load_backbone(folder.parent / "renamed")
 
 
 def test_images_that_nobody_normalises(classifier):
