@@ -324,7 +324,7 @@ def refusal(name: str, channels: int, *, rgb: bool) -> str:
     """Why a corruption makes no sense for images of so many channels; empty if it does."""
     wanted = CORRUPTIONS[name].channels
     if wanted == "colour" and not rgb:
-        return f"{name} changes colours, and the images have none ({channels} channels that are not red, green and blue)"
+        return f"{name} changes colours, and the images are not red, green and blue"
     if wanted == "picture" and not rgb and channels != 1:
         return f"{name} is for grey or RGB pictures, and the images have {channels} channels"
     return ""
