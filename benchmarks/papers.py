@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -314,7 +313,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if run.sets and not run.found and run.table.kind in ("dense", "robustness", "ddep"):
         raise SystemExit(f"{run.data} holds none of {', '.join(run.sets)}; each is a folder with images/ and masks/")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if many := [data.name for data in run.found.values() if data.classes != 2]:
+        raise SystemExit(f"{', '.join(many)} has more than two classes; this table is about objects and background")
     run.out.mkdir(parents=True, exist_ok=True)
     text = ""
     try:
