@@ -46,7 +46,7 @@ class BackboneBox(Section):
         self.device.setAccessibleName("Device in use")
         self.device.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.head.addWidget(self.device)
-        self.add, menu = menu_button("Ot&her", "Take a network of others as a backbone.")
+        self.add, menu = menu_button("Other", "Take a network of others as a backbone.")
         self.from_hub = menu.addAction("From &Hugging Face...", lambda: self.ask(hub=True))
         self.from_folder = menu.addAction("From a &folder or checkpoint...", lambda: self.ask(hub=False))
         self.dialog: AddBackbone | None = None

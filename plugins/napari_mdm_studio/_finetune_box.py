@@ -23,7 +23,7 @@ class FinetuneBox(Section):
     def __init__(self, home: SessionHome) -> None:
         super().__init__("Fine-tuning")
         self._home, session = home, home.session
-        self.start = button("&Fine-tune the network", _WHAT, self._start)
+        self.start = button("Fine-&tune the network", _WHAT, self._start)
         self.steps = QSpinBox()
         self.steps.setRange(_FEWEST, _MOST)
         self.steps.setSingleStep(_STEP)
@@ -31,7 +31,7 @@ class FinetuneBox(Section):
         self.steps.setSuffix(" steps")
         self.steps.setAccessibleName("Steps of fine-tuning")
         self.steps.setToolTip("How long it learns: more for many strokes, fewer for a first try.")
-        self.stop = button("Sto&p", "Stop it, and go back to what was there before.", session.cancel_finetune, small=True)
+        self.stop = button("Stop", "Stop it, and go back to what was there before.", session.cancel_finetune, small=True)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -39,7 +39,7 @@ class FinetuneBox(Section):
         self.bar.setAccessibleName("Share of the fine-tuning that is done")
         self.text = note()
         self.text.setAccessibleName("How far the fine-tuning is")
-        self.ensemble, self.network = QRadioButton("ensemb&le"), QRadioButton("fine-tuned net&work")
+        self.ensemble, self.network = QRadioButton("ensemble"), QRadioButton("fine-tuned network")
         self.ensemble.setToolTip("Show and save the masks of the small networks that follow your strokes.")
         self.network.setToolTip("Show and save the masks of the fine-tuned network.")
         self._group = QButtonGroup(self)
