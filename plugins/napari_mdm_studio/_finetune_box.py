@@ -23,7 +23,7 @@ class FinetuneBox(Section):
     def __init__(self, home: SessionHome) -> None:
         super().__init__("Fine-tuning")
         self._home, session = home, home.session
-        self.start = button("Fine-&tune the network", _WHAT, self._start)
+        self.start = button("Fine-tune the network", _WHAT, self._start)
         self.steps = QSpinBox()
         self.steps.setRange(_FEWEST, _MOST)
         self.steps.setSingleStep(_STEP)
