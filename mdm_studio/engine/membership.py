@@ -56,10 +56,9 @@ def surprise(errors: Sequence[float], contrasts: Sequence[float]) -> NDArray[np.
     Watson et al. 2022.
     """
     error, contrast = (np.log2(np.asarray(each, np.float64) + _TINY) for each in (errors, contrasts))
-    if np.ptp(contrast) < _SAME:
-        return error - np.median(error)
-    slope = theilslopes(error, contrast).slope
-    return error - slope * contrast - np.median(error - slope * contrast)
+    slope = 0.0 if np.ptp(contrast) < _SAME else float(theilslopes(error, contrast).slope)
+    left: NDArray[np.float64] = error - slope * contrast
+    return left - np.median(left)
 
 
 def attack(trained: Sequence[float], held_out: Sequence[float], seed: int) -> Attack:

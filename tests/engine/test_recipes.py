@@ -1,5 +1,7 @@
 """The MDM and DDPM recipes: what is seen, what is wanted, one loss a sample, what features are taken of."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -125,5 +127,5 @@ def test_an_example_needs_no_noise():
 
 def test_another_noise_is_another_key_of_cached_features():
     keys = [DDPM(noise=noise).feature_key for noise in ("fixed", "per-timestep", "fresh")]
-    assert all(one != other for one, other in zip(keys, keys[1:], strict=False))
+    assert all(one != other for one, other in pairwise(keys))
     assert MDM().feature_key == {}

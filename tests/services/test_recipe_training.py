@@ -25,7 +25,8 @@ SAMPLES = "samples/nuclei"
 
 def trained(out, recipe, settings, steps=120):
     paths = find_images([str(resource(f"{SAMPLES}/images"))])
-    job, _ = plan(paths, name="tiny", recipe=recipe, recipe_settings=settings, config=CONFIG, steps=steps, checkpoint_every=steps)
+    budget = {"steps": steps, "checkpoint_every": steps}
+    job, _ = plan(paths, name="tiny", recipe=recipe, recipe_settings=settings, config=CONFIG, **budget)
     folder = JobFolder(out)
     network = dataclasses.replace(TINY, in_channels=3, out_channels=job.network.out_channels)
     folder.create(dataclasses.replace(job, network=network).to_json())
@@ -82,9 +83,9 @@ def test_noise_of_features_is_chosen_where_there_is_some(tiny_backbone):
 
 def test_settings_of_a_recipe_are_checked():
     assert make_recipe("ddpm", {"schedule": "cosine"}).schedule == "cosine"
-    with pytest.raises(UsageError, match="no setting 'colour'; it has .*patch"):
+    with pytest.raises(UsageError, match=r"no setting 'colour'; it has .*patch"):
         make_recipe("mdm", {"colour": 1})
-    with pytest.raises(UsageError, match="one of linear, cosine, not 'quadratic'"):
+    with pytest.raises(UsageError, match=r"one of linear, cosine, not 'quadratic'"):
         make_recipe("ddpm", {"schedule": "quadratic"})
     with pytest.raises(UsageError, match="patch of the recipe mdm is int, not '8 px'"):
         make_recipe("mdm", {"patch": "8 px"})
