@@ -55,6 +55,8 @@ def plan(
         encoder = str(Path(encoder).resolve())  # the job may run elsewhere
     network = _network(made, recipe, size, recipe_settings or {}, in_channels, encoder)
     network = network.for_crop(config.crop)
+    if made.network == _ENCODED and config.batch < 2:
+        raise UsageError(f"--batch {config.batch}: the batch norms of this network need two crops at least")
     if made.cosine and steps and not config.decay_steps:
         config = dataclasses.replace(config, decay_steps=steps)
     begin = None if start_from is None else find_backbone(start_from).resolve()

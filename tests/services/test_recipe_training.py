@@ -102,9 +102,10 @@ def test_a_recipe_has_its_own_numbers_unless_others_are_given():
         ({"recipe": "ddpm", "size": "huge"}, "choose one of small, base, mdm-192, adm-256"),
         ({"encoder": "microsoft/resnet-50"}, "--encoder goes with the recipes dep and ddep"),
         ({"recipe": "mbm"}, "no recipe called 'mbm'"),
+        ({"recipe": "dep", "config": dataclasses.replace(CONFIG, batch=1)}, "two crops at least"),
     ],
 )
 def test_plans_that_cannot_work(wrong, message):
     paths = find_images([str(resource(f"{SAMPLES}/images"))])[:1]
     with pytest.raises(UsageError, match=message):
-        plan(paths, name="x", config=CONFIG, steps=1, **wrong)
+        plan(paths, **({"name": "x", "config": CONFIG, "steps": 1} | wrong))
