@@ -29,7 +29,10 @@ def predict(
         str, typer.Option("--format", help="png, tiff, ome-zarr or npy. With png, what is no mask is written as tiff.")
     ] = "png",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probability of each class.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write how much the ensemble disagrees.")] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Write how much the ensemble disagrees, or how unsure a fine-tuned network is."),
+    ] = False,
     objects: Annotated[bool, typer.Option("--objects", help="Number the objects, pixels of a class that touch.")] = False,
     table: Annotated[
         bool, typer.Option("--table", help="Measure the objects: a table of each image, and one of the whole folder.")

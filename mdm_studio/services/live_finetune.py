@@ -94,6 +94,7 @@ class FineTuning(ClassEditing):
         self.finetuning = FinetuneState()
         self._run: object | None = None  # the fine-tuning that goes on
         self._wanted = False  # its snapshots are to be shown
+        self._lacked = False  # the network that was there before it lacks strokes
         self._ready: Bench | None = None  # the fine-tuned network that is finished
         self._tuned: Bench | None = None  # the newest one, finished or not
         self._aside: Bench | None = None  # the ensemble's, while another is shown
@@ -128,7 +129,7 @@ class FineTuning(ClassEditing):
             raise UsageError("a network is fine-tuned on strokes of two classes at least: paint a few of another class")
         run = object()
         with self._lock:
-            self._run, self._wanted = run, True
+            self._run, self._wanted, self._lacked = run, True, self.finetuning.outdated
         self._set_finetuning(phase="running", done=0.0, note="beginning", outdated=False)
         self.run_job(JOB, self._steps_of(run, steps, minutes))
 
@@ -142,7 +143,9 @@ class FineTuning(ClassEditing):
             self._tuned, self._beside = self._ready, ""
             self._put_back()
         self.jobs_changed.emit(frozenset(self._jobs))
-        self._set_finetuning(phase="ready" if self._ready or self._kept else "none", shown=False, done=0.0, note="")
+        phase: Literal["ready", "none"] = "ready" if self._ready or self._kept else "none"
+        outdated = phase == "ready" and (self._lacked or self.finetuning.outdated)
+        self._set_finetuning(phase=phase, shown=False, done=0.0, note="", outdated=outdated)
         self._tell(always=True)
         self._crew.wake()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _BAR = "QProgressBar { max-height: 4px; min-height: 4px; border: 0; border-radius: 2px; }"
 _FEWEST, _USUAL, _MOST, _STEP = 10, 200, 10_000, 50
-_WHAT = "The whole network learns the strokes: minutes, and often better masks. You can go on painting."
+_WHAT = "The whole network learns the strokes, for minutes, while you go on painting; compare its masks with the ensemble's."
 
 
 class FinetuneBox(Section):

@@ -112,6 +112,9 @@ def test_painting_on_goes_back_to_the_ensemble(user):
     user.until(lambda: user.session.up_to_date == "exact")
     assert accuracy(user, "b") > 0.8  # it has learnt a single step, on another image
     user.session.close_image("b")
+    user.session.finetune(steps=100_000)
+    user.session.cancel_finetune()
+    assert user.session.finetuning.outdated  # the network that is left still lacks the stroke
     user.session.finetune(steps=1)
     assert not user.session.finetuning.outdated
     user.until(lambda: user.session.finetuning.phase == "ready")
