@@ -223,6 +223,23 @@ def find_backbone(name: str) -> Path:
     )
 
 
+def free_folder(name: str) -> Path:
+    """Folder of a backbone of the user's that is still to be made.
+
+    Raises
+    ------
+    BackboneError
+        If there is one of that name.
+    """
+    folder = user_data_dir() / FOLDER / name
+    if folder.exists():
+        raise BackboneError(
+            f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
+            "or choose another --name"
+        )
+    return folder
+
+
 def find_by_digest(digest: str, hint: str) -> Path:
     """Folder of the backbone with these very weights; `hint` is the name or folder to try first.
 

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
-from mdm_studio.config import user_data_dir
-from mdm_studio.engine.backbones import FOLDER, assign_weights
+from mdm_studio.engine.backbones import assign_weights, free_folder
 from mdm_studio.engine.import_mae import adapt_mae
 from mdm_studio.engine.import_maskdm import averaged_weights, network_weights
 from mdm_studio.engine.recipes import Recipe
-from mdm_studio.errors import BackboneError, CheckpointError, UsageError
+from mdm_studio.errors import CheckpointError, UsageError
 from mdm_studio.io.backbone_files import write_backbone
 from mdm_studio.nn.mae import MAEConfig
 from mdm_studio.nn.network import Network, NetworkConfig
@@ -67,12 +66,7 @@ def import_checkpoint(
     CheckpointError
         If the file is damaged, holds code, or does not match; the message lists the differing keys.
     """
-    folder = user_data_dir() / FOLDER / name
-    if folder.exists():
-        raise BackboneError(
-            f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
-            "or choose another --name"
-        )
+    folder = free_folder(name)
     fields = dict(options or {})
     pixels = fields.pop("pixels", "")
     kind, network, config = _architecture(arch, fields)

@@ -19,8 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mdm_studio.arrays import IntensityLaw
-from mdm_studio.config import user_data_dir
-from mdm_studio.engine.backbones import FOLDER, BackboneCard, find_backbone
+from mdm_studio.engine.backbones import BackboneCard, find_backbone, free_folder
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.backbone_files import read_weights, write_backbone
 from mdm_studio.nn.denoiser import Denoiser, DenoiserConfig
@@ -87,12 +86,7 @@ def import_hub_model(
     BackboneError
         If there is a backbone of that name already, the model cannot be fetched, or is no encoder that gives maps.
     """
-    folder = user_data_dir() / FOLDER / name
-    if folder.exists():
-        raise BackboneError(
-            f"there is already a backbone {name!r}; remove it first (mdm-studio backbones remove {name}) "
-            "or choose another --name"
-        )
+    folder = free_folder(name)
     config, weights, origin = read_encoder(source, revision)
     wrong = [block for block in blocks if not 0 <= block < config.n_blocks]
     if wrong:
