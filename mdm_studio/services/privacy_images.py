@@ -75,9 +75,11 @@ def divide(card: BackboneCard, images: Sequence[Path], held_out: Sequence[Path])
             notes.append(f"{len(held_out) - len(others)} held-out files were left out: they are training images.")
     for kind, found in (("that trained it", trained), ("held out", others)):
         if len(found) < _FEWEST:
+            left_out = len(held_out) - len(others) if held_out else 0
+            why = f"; {left_out} of them trained it, as its card says" if left_out else ""
             raise InputError(
                 f"{len(found)} images {kind} are too few: at least {_FEWEST} of each kind are needed, some dozens to conclude "
-                f"anything ({len(images)} images were given, and {len(held_out)} with --held-out)"
+                f"anything ({len(images)} images were given, and {len(held_out)} with --held-out{why})"
             )
     return Sides(tuple(trained), tuple(others), tuple(notes))
 
