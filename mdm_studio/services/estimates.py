@@ -47,7 +47,7 @@ _LONGEST = 180.0  # seconds until a measurement is given up
 _BYTES = 20  # a parameter in training: weight, gradient, two moments and the average, 4 bytes each
 _FROZEN_BYTES = 8  # one that is not trained: weight and average
 _NICE = 10
-_NO_MEMORY = "there is not enough memory to train this network here; choose a smaller size or patch"
+_NO_MEMORY = "there is not enough memory to train this network here; choose a smaller size or crop"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _ALIKE = 0.985  # correlation of two such pictures: frames of one film, crops of
 _FLAT = 4 / 255  # of the dtype's used range, as in `mdm_studio.arrays`: nothing but noise
 _DARK = 0.05  # of it: normalising blows up what noise there is
 _TWELVE_BITS = 4095.0  # what most cameras put into 16 bits
-_FEW_IMAGES, _FEW_PATCHES = 10, 200  # fewer show a network the same things again and again within a few minutes
+_FEW_IMAGES, _FEW_CROPS = 10, 200  # fewer show a network the same things again and again within a few minutes
 
 
 @dataclass(frozen=True)
@@ -327,19 +327,19 @@ def _small(images: Sequence[SurveyedImage], side: int) -> str:
     if 2 * small <= len(images):
         return ""
     border = "is mirrored at its border" if small == 1 else "are mirrored at their borders"
-    return f"{_some(small, len(images))} smaller than a patch of {side} px and {border}: take a smaller patch."
+    return f"{_some(small, len(images))} smaller than a crop of {side} px and {border}: take a smaller crop."
 
 
 def _few(survey: FolderSurvey, side: int) -> str:
-    """Few images, or few different patches in them."""
-    patches = sum(image.planes * max(1.0, image.height / side) * max(1.0, image.width / side) for image in survey.images)
+    """Few images, or few different crops in them."""
+    crops = sum(image.planes * max(1.0, image.height / side) * max(1.0, image.width / side) for image in survey.images)
     planes = sum(image.planes for image in survey.images)
-    patches *= len(survey.paths) / max(survey.looked_at, 1)
-    if planes >= _FEW_IMAGES and patches >= _FEW_PATCHES:
+    crops *= len(survey.paths) / max(survey.looked_at, 1)
+    if planes >= _FEW_IMAGES and crops >= _FEW_CROPS:
         return ""
     what = f"{planes:,} image{'s' * (planes != 1)}"
     return (
-        f"{what} with about {round(patches):,} different patches of {side} px are few: the network soon knows them by heart. "
+        f"{what} with about {round(crops):,} different crops of {side} px are few: the network soon knows them by heart. "
         "More images of the same kind help more than more time."
     )
 

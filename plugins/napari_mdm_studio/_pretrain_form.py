@@ -1,4 +1,4 @@
-"""What is trained and for how long: recipe, where it begins, size, scale, patch, minutes, with times that were measured."""
+"""What is trained and for how long: recipe, where it begins, size, scale, crop, minutes, with times that were measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _USUAL = 60  # minutes, until the speed is known
 _CHANNELS = 64
 _PAUSE = 600  # ms after the last change of the form
 _SCALE_WORDS = "Images are made so many times smaller. Objects should be 15 to 50 pixels wide then."
-_PATCH_WORDS = "Side of the patches that are cut out of the images."
+_CROP_WORDS = "Side of the crops that are cut out of the images."
 _WRONG = "border: 1px solid #d55e00;"
 
 
@@ -56,7 +56,7 @@ class TrainingForm(Section):
     def _build(self) -> None:
         scales = {scale: "as they are" if scale == 1 else f"{scale} times smaller" for scale in _SCALES}
         self.scale = combo("Working scale", _SCALE_WORDS, scales, letters=12)
-        self.crop = _spin("Patch size", _PATCH_WORDS, _SMALLEST, _LARGEST, _STEP, " px")
+        self.crop = _spin("Size of the crops", _CROP_WORDS, _SMALLEST, _LARGEST, _STEP, " px")
         self.minutes = _spin("Minutes", "How long it trains; pauses do not count.", 1, _LONGEST, 5, " min")
         self.minutes.setValue(_USUAL)
         self.channels = QLineEdit()
@@ -71,7 +71,7 @@ class TrainingForm(Section):
         rows = form()
         self.recipe.add_to(rows)
         rows.addRow("Wor&king scale", self.scale)
-        rows.addRow("&Patch", self.crop)
+        rows.addRow("Cro&p", self.crop)
         rows.addRow("Cha&nnels", self.channels)
         rows.addRow("", self.jitter)
         rows.addRow("&Time", self.minutes)

@@ -165,12 +165,12 @@ def test_a_folder_is_surveyed_timed_and_started(dock, board, images):
     assert "4 images" in dock.folder.summary.text()
     assert dock.folder.strip.count() == 3
     assert "Unreadable: broken.png" in dock.folder.unreadable.text()
-    assert "smaller than a patch of 128 px" in dock.folder.warnings.text()
+    assert "smaller than a crop of 128 px" in dock.folder.warnings.text()
     wait_until(lambda: dock.training.speed is not None)
     assert dock.training.minutes.value() == 90
     assert "2,000 steps) takes about 1 h 7 min (8.0 images/s on this CPU" in dock.training.estimate.text()
     dock.training.crop.setValue(64)
-    assert "smaller than a patch" not in dock.folder.warnings.text()
+    assert "smaller than a crop" not in dock.folder.warnings.text()
     assert dock.training.name.text() == "fields"
     assert not dock.training.recipe.network_size.isEnabled()
     click(dock.start_button)

@@ -54,11 +54,11 @@ def test_what_is_odd_is_said_in_words(tmp_path):
     words = " | ".join(found.warnings(128))
     assert "1 of 5 files cannot be read" in words
     assert "Grey and colour images are mixed" in words
-    assert "4 of 4 images are smaller than a patch of 128 px" in words
+    assert "4 of 4 images are smaller than a crop of 128 px" in words
     assert "4 images with about" in words
     assert "1 of 4 images is nearly constant (flat.png)" in words
-    assert "a patch of" not in " ".join(words for words in found.warnings(32) if "smaller" in words)
-    assert "smaller than a patch of 128" in " ".join(found.warnings(32, 4))
+    assert "a crop of" not in " ".join(words for words in found.warnings(32) if "smaller" in words)
+    assert "smaller than a crop of 128" in " ".join(found.warnings(32, 4))
 
 
 def test_copies_of_one_picture_are_noticed_and_different_ones_are_not(tmp_path):
