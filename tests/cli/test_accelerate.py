@@ -109,7 +109,8 @@ def test_two_processes_stop_together_resume_and_learn_as_one(images, tmp_path):
     assert shared[-8:].mean() < shared[:4].mean() - 0.1
 
 
-_NAN_ON_ONE = """
+_NAN_ON_ONE = r"""
+import os
 import numpy as np
 from mdm_studio.engine.pretrain import PretrainConfig, Pretrainer
 from mdm_studio.engine.recipes.mdm import MDM
@@ -125,12 +126,12 @@ batches[2] *= np.nan if rank else 1
 try:
     list(trainer.steps(batches))
 except JobError as error:
-    print("stopped after", trainer.step, error, flush=True)
+    os.write(1, f"stopped after {trainer.step} {error}\n".encode())  # at once: two processes write here
 trainer.step += rank
 try:
     trainer.agree(False, 0.0)
 except JobError as error:
-    print(error, flush=True)
+    os.write(1, f"{error}\n".encode())
 trainer.close()
 """
 
