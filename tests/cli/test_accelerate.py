@@ -133,6 +133,7 @@ try:
 except JobError as error:
     os.write(1, f"{error}\n".encode())
 trainer.close()
+os._exit(0)  # threads of gloo abort an interpreter that ends, now and then
 """
 
 
