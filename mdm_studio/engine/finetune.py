@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from mdm_studio.arrays import Image
+from mdm_studio.engine.averaging import ramped_average
 from mdm_studio.engine.backbones import Backbone
 from mdm_studio.engine.devices import pick_precision
 from mdm_studio.engine.recipes import Place, Recipe
@@ -263,7 +264,7 @@ class _Training:
     def steps(self, crops: _Crops) -> Iterator[FinetuneStep]:
         loss = yield from self._fit_readers(crops)
         with self._clock():
-            self.ema = AveragedModel(self.net, multi_avg_fn=_ramped(self.config.ema))
+            self.ema = AveragedModel(self.net, multi_avg_fn=ramped_average(self.config.ema))
             self.ema.update_parameters(self.net)
             optimizer = self._optimizer()
         self._readers_seconds = self._seconds
@@ -405,17 +406,6 @@ def _to_train(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm):
             module.eval()
-
-
-def _ramped(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Moving average whose decay rises to `decay` over the first steps."""
-
-    @torch.no_grad()
-    def update(averaged: Any, current: Any, n_averaged: Any) -> None:
-        n = float(n_averaged)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
 
 
 # --- crops --------------------------------------------------------------------------------------------------------------

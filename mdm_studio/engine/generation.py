@@ -99,7 +99,7 @@ def noise_process(card: BackboneCard) -> NoiseProcess:
     else:
         return NoiseProcess(
             abar, getattr(recipe, "predict", "noise"), getattr(recipe, "learn_sigma", False),
-            getattr(recipe, "bounds", lambda x: (-1.0, 1.0)), getattr(recipe, "to_pixels", lambda x: x),
+            recipe.bounds, recipe.to_pixels,
         )  # fmt: skip
     raise UsageError(
         f"{card.name} cannot make pictures: {reason}; "

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
+from mdm_studio.engine.averaging import ramped_average
 from mdm_studio.engine.devices import Precision, pick_device, pick_precision
 from mdm_studio.engine.recipes import Example, Recipe
 from mdm_studio.errors import CheckpointError, JobError
@@ -121,7 +122,7 @@ class Pretrainer:
         torch.manual_seed(config.seed)
         kind: type[Network] = registry.load("backbones", recipe.network)
         self.net = kind(network).to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.ema))
+        self.ema = AveragedModel(self.net, multi_avg_fn=ramped_average(config.ema))
         groups = _decayed_or_not(self.net, config.weight_decay)
         self._trained = [parameter for group in groups for parameter in group["params"]]  # in the order of the optimizer
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type != "mps")
@@ -318,14 +319,3 @@ def _learning_rate(config: PretrainConfig) -> Callable[[int], float]:
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def _ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Moving average whose decay rises to `decay` over the first updates."""
-
-    @torch.no_grad()
-    def update(averaged: Any, current: Any, n_averaged: Any) -> None:
-        n = float(n_averaged)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
