@@ -70,6 +70,14 @@ def pretrain(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 16,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate. Default: the recipe's.", show_default=False)] = None,
+    decay_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps over which the learning rate falls to 0 along a cosine. Default: the recipe's.",
+            show_default=False,
+        ),
+    ] = None,
     patch: Annotated[
         int | None, typer.Option(min=1, help="Side of a hidden patch in pixels, short for --set patch=N.", show_default=False)
     ] = None,
@@ -111,7 +119,7 @@ def pretrain(
         return
     if intensity not in ("percentile", "range"):
         raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
-    config = {key: value for key, value in (("lr", lr), ("crop", crop)) if value is not None} | {
+    config = {key: value for key, value in (("lr", lr), ("crop", crop), ("decay_steps", decay_steps)) if value is not None} | {
         "batch": batch, "seed": seed, "precision": precision,
         "device": device, "compile": compile_, "intensity": intensity,
         "scales": parse_scales(scales), "jitter": jitter,

@@ -59,6 +59,7 @@ _WORDS = {
 _SIZE_WORDS = {
     "tiny": "a laptop's processor",
     "small": "a laptop's processor",
+    "lean": "half the channels of small, about twice as fast",
     "base": "a GPU, or a day",
     "large": "a large GPU",
     "mdm-192": "of the paper, a large GPU",

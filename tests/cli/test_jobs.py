@@ -106,3 +106,13 @@ def test_a_pretraining_in_the_terminal_is_seen_by_all(run, images, tmp_path):
     assert (view.state, view.step, view.result) == ("done", 1, tmp_path / "there" / "backbone")
     outcome = run("pretrain", images, "--out", tmp_path / "there", "--resume")
     assert (outcome.code, "the backbone is in" in outcome.stderr) == (0, True)
+
+
+def test_a_rate_that_decays_is_written_into_the_job(run, images_and_labels, tmp_path):
+    images, _ = images_and_labels
+    out = tmp_path / "job"
+    options = ["--size", "lean", "--steps", 2, "--decay-steps", 4, "--crop", 32, "--batch", 1, "--precision", "fp32"]
+    assert run("pretrain", images, "--out", out, *options).code == 0
+    job = json.loads((out / "job.json").read_text())
+    assert job["config"]["decay_steps"] == 4
+    assert job["network"]["model_channels"] == 32

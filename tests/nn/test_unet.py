@@ -137,3 +137,9 @@ def test_training_takes_a_shorter_way_to_the_same_numbers():
     trained, evaluated = net.train()(x, t), net.eval()(x, t)
     assert (trained - evaluated).norm() <= 1e-4 * evaluated.norm()
     assert not torch.equal(trained, evaluated)
+
+
+def test_lean_is_as_deep_as_small_and_half_as_wide_at_its_finest():
+    small, lean = SIZES["small"], SIZES["lean"]
+    assert (lean.total_stride, lean.n_blocks) == (small.total_stride, small.n_blocks)
+    assert lean.channels(0) * 2 == small.channels(0)
