@@ -89,8 +89,8 @@ def _client(request: ExportRequest) -> Iterator[Any]:
         except (OSError, ValueError) as error:
             refused = ", or it refuses our certificate" if request.encrypted else ""
             raise UsageError(
-                f"no dask scheduler answers at {address}{refused}; start one with `dask scheduler` and pass the address that it "
-                "prints"
+                f"no dask scheduler answers at {address}{refused}; start one with `dask scheduler` and pass the "
+                "address that it prints"
             ) from error
         yield client
 
