@@ -18,7 +18,8 @@ _MODULES = (
     "mdm_studio.cli.app", "mdm_studio.services.fitting", "mdm_studio.services.export", "mdm_studio.services.batch",
     "mdm_studio.services.classifier", "mdm_studio.services.pretraining", "mdm_studio.services.jobs.driver",
     "mdm_studio.services.workspace", "mdm_studio.services.session", "mdm_studio.services.live_work", "mdm_studio.io.masks",
-    "mdm_studio.engine.checkpoint_import", "mdm_studio.services.extraction", "tifffile", "zarr", "skimage.measure", "rich.table",
+    "mdm_studio.engine.checkpoint_import", "mdm_studio.services.extraction", "tifffile", "zarr", "skimage.measure",
+    "rich.table",
 )  # fmt: skip
 
 

@@ -59,10 +59,15 @@ class Scenario:
 # -------------------------------------------------------------------------------------------------------- what is run
 
 
-def _images(kit: Kit, case: Path) -> None:
+def make_images(case: Path) -> None:
+    """A folder of images to be predicted."""
     (case / "in").mkdir()
     for number in range(_COUNT):
         Image.fromarray(blobs(96, 112, seed=number)[0]).save(case / "in" / f"f{number}.png")
+
+
+def _images(kit: Kit, case: Path) -> None:
+    make_images(case)
 
 
 def _predict(kit: Kit, case: Path) -> Entry:
@@ -176,8 +181,11 @@ def _backbone(folder: str) -> Callable[[Path], dict[str, object]]:
 
         job = JobFolder(case / folder)
         weights = job.backbone / "weights.safetensors"
-        found: dict[str, object] = {"weights": _digest(weights.read_bytes()) if weights.exists() else None}
-        return found | {"steps": [row["step"] for row in job.read_metrics()], "checkpoints": len(list(job.checkpoints.iterdir()))}
+        return {
+            "weights": _digest(weights.read_bytes()) if weights.exists() else None,
+            "steps": [row["step"] for row in job.read_metrics()],
+            "checkpoints": len(list(job.checkpoints.iterdir())),
+        }
 
     return result
 
@@ -205,7 +213,10 @@ SCENARIOS = {
     "kill job": Scenario(_begin_job, _worker("home/jobs/mine-1"), _requeued("home/jobs/mine-1"), _backbone("home/jobs/mine-1")),
     "kill export": Scenario(_begin_export, _worker("home/jobs/mine-1"), _requeued("home/jobs/mine-1"), _masks, _half_masks),
 }
-SHARES = {"kill fit": 4, "kill predict": 8, "kill features": 5, "kill pretrain": 6, "kill job": 5, "kill export": 6, "kill autosave": 6}
+SHARES = {
+    "kill fit": 4, "kill predict": 8, "kill features": 5, "kill pretrain": 6, "kill job": 5, "kill export": 6,
+    "kill autosave": 6,
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------ killing
@@ -235,7 +246,7 @@ class Killer:
 
     def _kill(self, kind: str, rng: random.Random, case: Path) -> tuple[int, list[str]]:
         scenario = SCENARIOS[kind]
-        truth, seconds = self._undisturbed(kind)
+        truth, seconds = self.undisturbed(kind)
         scenario.begin(self._kit, case)
         entry, wrong, kills, logs = scenario.entry, [], 0, case.with_suffix(".log")
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -254,7 +265,8 @@ class Killer:
         wrong += left_behind(case)
         return kills, wrong
 
-    def _undisturbed(self, kind: str) -> tuple[dict[str, object], float]:
+    def undisturbed(self, kind: str) -> tuple[dict[str, object], float]:
+        """What a run makes that nobody disturbs, and the seconds that it takes."""
         if kind not in self._known:
             case = self._place / f"{kind.replace(' ', '-')}-undisturbed"
             (case / "tmp").mkdir(parents=True)

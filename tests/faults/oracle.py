@@ -1,8 +1,8 @@
 """One judge of all faults: whatever the input, the program ends as it promises.
 
-An entry (a command or a call) runs in a child that is forked from a process which has imported everything, so that thousands can
-be tried, each is alone, and none can take the campaign with it. Judged are the exit code, what was printed, time, memory, and
-every file that was touched.
+An entry (a command or a call) runs in a child that is forked from a process which has imported everything, so that thousands
+can be tried, each is alone, and none can take the campaign with it. Judged are the exit code, what was printed, time, memory,
+and every file that was touched.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def service(call: Entry) -> Entry:
         try:
             call()
         except MDMStudioError as error:
-            print(f"mdm-studio: {error}", file=sys.stderr)
+            sys.stderr.write(f"mdm-studio: {error}\n")
             sys.exit(error.exit_code)
 
     return wrapped
@@ -88,6 +88,8 @@ def start(entry: Entry, log: Path, **environment: str) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        sys.stdout = open(1, "w", encoding="utf-8", errors="strict", closefd=False)  # as Python makes them for a terminal
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
         code = _code_of(entry)
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -102,7 +104,7 @@ def _code_of(entry: Entry) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except Wrong as error:
-        print(f"WRONG {error}", file=sys.stderr)
+        sys.stderr.write(f"WRONG {error}\n")
         return WRONG
     except BaseException:  # noqa: BLE001 - whatever comes out is what is looked for
         traceback.print_exc()
