@@ -100,8 +100,8 @@ def make_odd_images(folder: Path) -> None:
     tifffile.imwrite(folder / "rgb.tif", rgb, photometric="rgb", compression="zlib")
     tifffile.imwrite(folder / "tiled.tif", np.tile(wide, (3, 3)), tile=(32, 32), compression="lzw")
     tifffile.imwrite(folder / "float.tif", grey.astype(np.float32) / 7)
-    tifffile.imwrite(folder / "pages.tif", stack)
-    tifffile.imwrite(folder / "big.tif", stack, bigtiff=True)
+    tifffile.imwrite(folder / "pages.tif", stack, photometric="minisblack")
+    tifffile.imwrite(folder / "big.tif", stack, photometric="minisblack", bigtiff=True)
     resolution = {"resolution": (2.0, 2.0), "metadata": {"axes": "ZYX", "unit": "um", "spacing": 2.0}}
     tifffile.imwrite(folder / "imagej.tif", stack, imagej=True, **resolution)
     facts = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}

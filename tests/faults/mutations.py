@@ -203,8 +203,9 @@ def rezip(rng: random.Random, data: bytes) -> bytes:
     if kind == 0:
         method = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
     elif kind == 1:
-        entries[which] = (name, b"\0" * rng.choice((10**6, 3 * 10**8)))
-        method = zipfile.ZIP_DEFLATED
+        if rng.random() < 0.5:
+            return _bomb(entries, which)
+        entries[which], method = (name, bytes(10**6)), zipfile.ZIP_DEFLATED
     elif kind == 2:
         del entries[which]
     elif kind == 3:
@@ -221,6 +222,23 @@ def rezip(rng: random.Random, data: bytes) -> bytes:
         for each, content in entries:
             archive.writestr(zipfile.ZipInfo(each or "x"), content, method)  # a moment of its own would not come again
     return written.getvalue()
+
+
+def _bomb(entries: list[tuple[str, bytes]], which: int) -> bytes:
+    """An archive of which one entry is 3 GB of zeros in 3 MB; its checksum is wrong, which is found after all is unpacked."""
+    packer, size = zlib.compressobj(9, zlib.DEFLATED, -15), 3 * 10**9
+    block = packer.compress(bytes(10**7)) + packer.flush(zlib.Z_FULL_FLUSH)  # which may be repeated
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for number, (name, held) in enumerate(entries):
+            archive.writestr(zipfile.ZipInfo(name), block * (size // 10**7) + b"\3\0" if number == which else held)
+        places = archive.infolist()[which].header_offset, archive.start_dir
+    data = bytearray(written.getvalue())
+    central = _found(bytes(data[places[1] :]), b"PK\1\2")[which] + places[1]
+    for at, method, length in ((places[0], 8, 22), (central, 10, 24)):
+        struct.pack_into("<H", data, at + method, zipfile.ZIP_DEFLATED)
+        struct.pack_into("<I", data, at + length, size)
+    return bytes(data)
 
 
 def zip_header(rng: random.Random, data: bytes) -> bytes:
