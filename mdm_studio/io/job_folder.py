@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from mdm_studio.errors import JobError, OutputError
-from mdm_studio.io.atomic import output_error, replacing, write_json
+from mdm_studio.io.atomic import make_folder, output_error, replacing, write_json
 
 _LOG_TAIL = 200_000  # bytes of log.txt that are shown
 _KEPT = 2  # checkpoints: the last, and the one before it should the last be unreadable
@@ -57,6 +57,7 @@ class JobFolder:
             raise JobError(f"{self.root} already holds a job; add --resume to go on with it, or choose another --out")
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise JobError(f"{self.root} is not an empty folder; choose another --out")
+        make_folder(self.root)
         write_json(self.job, dict(settings))
 
     def settings(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm_studio.config import user_data_dir
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
 from mdm_studio.io.folder_lock import lock_state
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.jobs.kinds import asked_device, lane_of
@@ -70,6 +70,7 @@ def register(folder: Path) -> str:
     if folder.parent == jobs_root().resolve():
         return folder.name
     job_id = f"{_slug(folder.name)}-{hashlib.blake2b(str(folder).encode(), digest_size=2).hexdigest()}"
+    make_folder(jobs_root())
     write_json(jobs_root() / f"{job_id}.json", {"folder": str(folder)})
     return job_id
 
