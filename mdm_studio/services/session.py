@@ -314,6 +314,7 @@ class Session(FineTuning):
 
     def _keep_finetuned(self, classifier: Classifier) -> None:
         if self.keeper is not None:
+            self.keeper.project.check()
             classifier.save(self.keeper.project.finetuned)
 
     def _bring_back(self, image: LiveImage) -> None:

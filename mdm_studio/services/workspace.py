@@ -40,7 +40,6 @@ _SAMPLED = 1 << 16  # pixels that tell how bright an image is
 _NO_FILE = "it was never a file: open it by hand to label it"
 
 
-
 @dataclass(frozen=True)
 class LoadedImage:
     """What a viewer shows of an image.
@@ -375,7 +374,8 @@ class Workspace:
         if self.session.status.busy:
             self._clerk.stir()
             return
-        self._classifier.save()
+        if not self._keeper.lost:  # which is told already
+            self._classifier.save()
         classifier = self._classifier.present()
         if classifier is not None and self._ranker.begins_now(classifier):
             self.rank()
