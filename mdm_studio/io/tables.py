@@ -1,12 +1,16 @@
-"""Tables as CSV and Parquet files."""
+"""Tables as CSV and Parquet files.
+
+In CSV files text that a spreadsheet would take for a formula has an apostrophe before it (see `mdm_studio.io.names.as_cell`);
+numbers are left alone. Parquet files hold text as it is.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,9 @@ from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import make_folder, replacing, write_text
+from mdm_studio.io.names import as_cell, as_text
 
+_SPECIAL = re.compile('[,;"\t\r\n]|^ | $')
 _PARQUET_END = b"PAR1"
 
 
@@ -32,19 +38,29 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     """
     path = Path(path)
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    if columns:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
+    lines = [csv_line(columns)] if columns else []
+    lines += [csv_line([row.get(column) for column in columns]) for row in rows if columns]
     make_folder(path.parent)
-    write_text(path, text.getvalue())
+    write_text(path, "".join(lines))
 
 
-def _field(value: object) -> object:
+def csv_line(values: Iterable[object]) -> str:
+    """A line of a CSV file: numbers as they are, None and not-a-number empty, text as `mdm_studio.io.names.as_cell` has it."""
+    return _line(map(_field, values))
+
+
+def _line(fields: Iterable[str]) -> str:
+    # semicolons and tabs are quoted, too: some spreadsheets part cells there
+    quoted = ('"' + field.replace('"', '""') + '"' if _SPECIAL.search(field) else field for field in fields)
+    return ",".join(quoted) + "\n"
+
+
+def _field(value: object) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    if isinstance(value, str):
+        return as_cell(value)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def write_table(path: str | Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -59,17 +75,15 @@ def write_table(path: str | Path, columns: Mapping[str, NDArray[Any]]) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-            writer.writerow([_field(value) for value in row])
-        write_text(path, text.getvalue())
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        write_text(path, csv_line(columns) + "".join(map(csv_line, rows)))
         return
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in columns.items()})
+    arrays = {name: np.array([as_text(text) for text in column]) if column.dtype.kind == "U" and len(column) else column
+              for name, column in columns.items()}  # fmt: skip
+    table = pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in arrays.items()})
     with replacing(path) as unfinished:
         parquet.write_table(table, unfinished, compression="zstd")
 
@@ -112,12 +126,11 @@ def _join_csv(paths: Sequence[Path], target: Path) -> None:
         with _reading(path), path.open(encoding="utf-8", newline="") as file:
             columns |= dict.fromkeys(next(csv.reader(file), []))
     with target.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, list(columns), restval="", lineterminator="\n")
         if columns:
-            writer.writeheader()
+            out.write(_line(columns))
         for path in paths:
             with _reading(path), path.open(encoding="utf-8", newline="") as file:
-                writer.writerows(csv.DictReader(file))
+                out.writelines(_line([row.get(name) or "" for name in columns]) for row in csv.DictReader(file))
 
 
 def _join_parquet(paths: Sequence[Path], target: Path) -> None:

@@ -18,6 +18,7 @@ from mdm_studio.engine.measurements import Columns, measure
 from mdm_studio.engine.objects import Objects, bands, find_objects
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import MDMStudioError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ImageFile, image_name, open_image
 from mdm_studio.io.mask_spec import MaskWriter
@@ -54,10 +55,15 @@ def predict_files(
 def predict_file(
     classifier: Classifier, path: Path, options: PredictOptions, cache: FeatureCache | None
 ) -> Generator[TileProgress, None, FileResult]:
-    """Predict one image and replace what is there; yields after each tile and returns what became of it."""
+    """Predict one image and replace what is there; yields after each tile and returns what became of it.
+
+    The folder of the masks must be there; the others in it are made.
+    """
     begin = time.perf_counter()
     outputs = options.paths(image_name(path))
     try:
+        for file in outputs.values():
+            make_folder(file.parent, within=options.out)
         with open_image(path, classifier.info.channels) as image:
             work = _Work(classifier, image, options, outputs)
             yield from work.run(cache if image.height * image.width <= LARGE else None)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError, ProjectError, UsageError
-from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.classifier_file import read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
@@ -37,7 +36,8 @@ __all__ = ["ExportRequest", "FileResult", "PredictOptions", "TileProgress", "exp
 
 MEASUREMENTS = "measurements"
 """Name of the table of all images."""
-_SWEPT = re.compile(r"\..+\.[0-9a-f]{8}\.(part|part\.raw|old)")  # what `mdm_studio.io.atomic` and its users leave when killed
+# what `mdm_studio.io.atomic` and its users leave when killed; a name may hold line feeds
+_SWEPT = re.compile(r"\..+\.[0-9a-f]{8}\.(part|part\.raw|old)", re.DOTALL)
 _FOLDERS = ("", "probabilities", "uncertainty", "objects", "tables")
 
 
@@ -145,14 +145,12 @@ def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iter
     smooth = info.smooth if request.options.smooth is None else request.options.smooth
     alone = not (request.workers or request.scheduler)
     loaded = _load(request) if alone else None  # before anything is made
-    with _held(request.options.out):
+    with _held(request.options.out) as lock:
         sweep(request.options.out)
-        for path in request.options.paths("").values():
-            make_folder(path.parent, within=request.options.out)
         record = Record(request.options.out)
         _check_ours(request.options, record)
         wanted = recipes(digest, request.options, smooth)
-        one = _Export(request, digest, wanted, record, Report(request, info, digest, smooth), stop, loaded)
+        one = _Export(request, digest, wanted, record, Report(request, info, digest, smooth), stop, loaded, lock)
         yield from one.events()
 
 
@@ -167,6 +165,7 @@ class _Export:
     report: Report
     stop: Callable[[], bool]
     classifier: Classifier | None
+    lock: FolderLock
 
     def events(self) -> Iterator[TileProgress | FileResult]:
         state: Literal["done", "stopped", "failed"] = "failed"
@@ -182,10 +181,18 @@ class _Export:
             state, message = "failed", str(error) or type(error).__name__
             raise
         finally:
-            sweep(self.request.options.out)
             with contextlib.suppress(OutputError) if state == "failed" else contextlib.nullcontext():
+                self._check_folder()
+                sweep(self.request.options.out)
                 self.report.write(self.record, state, message)
                 self.record.finish()
+
+    def _check_folder(self) -> None:
+        """Stop where the folder of the masks has gone: nothing is written to what is in its place."""
+        try:
+            self.lock.check()
+        except ProjectError as error:
+            raise OutputError(f"the folder of the masks has gone: {error}; export again where you want them") from error
 
     def _settled(self) -> list[FileResult]:
         return [result for result in self.report.results if result.state != "stopped"]
@@ -205,6 +212,7 @@ class _Export:
         with contextlib.closing(self._predicted(to_do)) as events:
             for event in events:
                 if isinstance(event, FileResult):
+                    self._check_folder()
                     if event.state == "done":
                         self.record.done(event.image, event.outputs, self.wanted)
                     self.report.add(event)
@@ -276,13 +284,13 @@ def preview(
 
 
 @contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _held(out: Path) -> Iterator[FolderLock]:
     try:
         lock = FolderLock(out)
     except ProjectError as error:
         raise OutputError(f"another export is writing into {out}: wait for it, stop it, or choose another folder") from error
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 

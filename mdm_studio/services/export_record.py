@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,7 +161,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """The "files" of the report: those that are still there."""
-        return {key: asdict(entry) for key, entry in self.files.items() if (self._out / key).exists()}
+        return {key: asdict(entry) for key, entry in self.files.items() if os.path.exists(self._out / key)}
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._out).as_posix()

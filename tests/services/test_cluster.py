@@ -121,6 +121,7 @@ def test_a_worker_gives_up_between_tiles(export_set, tmp_path, monkeypatch):
             sign.touch()
 
     monkeypatch.setattr("distributed.get_worker", Worker)
+    (tmp_path / "m").mkdir()
     order = request(export_set, tmp_path / "m").to_json()
     digest = classifier_digest(*read_classifier(export_set.classifier))
     image = str(export_set.images[0])
