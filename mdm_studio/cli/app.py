@@ -5,6 +5,7 @@ Every command's module imports nothing heavy at its top, so that ``--help`` is q
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -28,6 +29,7 @@ from mdm_studio.cli.privacy import privacy
 from mdm_studio.cli.probe import probe
 from mdm_studio.cli.sample import sample
 from mdm_studio.errors import MDMStudioError
+from mdm_studio.io.names import one_line
 
 DEBUG_VARIABLE = "MDM_STUDIO_DEBUG"
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -80,12 +82,15 @@ def _root(
 
 def run() -> None:
     """Run the command line: exit code 0 on success, 2 for wrong usage, 1 for a failure, with one clear line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter of a name ends nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MDMStudioError as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        print(f"mdm-studio: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints an error
+        print(f"mdm-studio: {one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place that prints an error
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("mdm-studio: stopped", file=sys.stderr)  # noqa: T201

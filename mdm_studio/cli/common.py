@@ -14,6 +14,7 @@ import typer
 
 from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
+from mdm_studio.io.names import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,8 +76,8 @@ Precision = Annotated[
 ]
 
 
-def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:
-    """The feature cache that the options ask for."""
+def open_cache(folder: Path | None, no_cache: bool, *, needed: bool = False) -> FeatureCache | None:
+    """The feature cache that the options ask for; unless it is `needed`, one that cannot be used is done without."""
     from mdm_studio.config import default_cache_dir
     from mdm_studio.io.feature_cache import FeatureCache
 
@@ -84,12 +85,19 @@ def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:
         if folder is not None:
             raise UsageError("--cache and --no-cache contradict each other; give one of them")
         return None
-    return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES)
+    return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES, optional=not needed)
 
 
 def say(text: str) -> None:
-    """One line for the user, on stderr: stdout belongs to results."""
-    print(text, file=sys.stderr)  # noqa: T201
+    """One line for the user, on stderr: stdout belongs to results. Names with control characters in them stay one line."""
+    print(one_line(text), file=sys.stderr)  # noqa: T201
+
+
+def cell(text: str) -> str:
+    """A name in a table of rich's, which takes square brackets for markup."""
+    from rich.markup import escape
+
+    return escape(one_line(text))
 
 
 def print_json(values: Any) -> None:
@@ -190,13 +198,20 @@ def parse_unlabelled(text: str) -> int | None:
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, shown only when stderr is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Note(TextColumn):
+        """The name of a file, which is neither markup nor more than a line."""
+
+        def render(self, task: Task) -> Text:
+            return Text(one_line(str(task.fields["note"])))
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[note]}"),
+        Note(""),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

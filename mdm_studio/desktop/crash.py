@@ -74,7 +74,7 @@ def about_this_installation() -> str:
 def report_text(what: str, details: str) -> str:
     """The whole report; the user's home folder is written as ~."""
     text = f"{what}\n{datetime.now():%Y-%m-%d %H:%M:%S}\n\n{about_this_installation()}\n\n{details.strip()}\n"
-    return text.replace(str(Path.home()), "~")
+    return text.replace(os.path.expanduser("~"), "~")
 
 
 def write_report(folder: Path, text: str) -> Path | None:

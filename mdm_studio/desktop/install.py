@@ -68,7 +68,7 @@ class Outcome:
 def data_home(environment: Mapping[str, str] = os.environ) -> Path:
     """Where a Linux desktop looks for what a user has installed."""
     given = environment.get("XDG_DATA_HOME", "")
-    return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
+    return Path(given) if given.startswith("/") else Path(os.path.expanduser("~/.local/share"))
 
 
 def command_line() -> tuple[str, ...]:

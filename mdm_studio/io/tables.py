@@ -84,8 +84,8 @@ def write_table(path: str | Path, columns: Mapping[str, NDArray[Any]]) -> None:
     arrays = {name: np.array([as_text(text) for text in column]) if column.dtype.kind == "U" and len(column) else column
               for name, column in columns.items()}  # fmt: skip
     table = pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in arrays.items()})
-    with replacing(path) as unfinished:
-        parquet.write_table(table, unfinished, compression="zstd")
+    with replacing(path) as unfinished, unfinished.open("wb") as file:  # Arrow takes no names that are no text
+        parquet.write_table(table, file, compression="zstd")
 
 
 def join_tables(paths: Sequence[Path], target: str | Path) -> None:
@@ -139,13 +139,13 @@ def _join_parquet(paths: Sequence[Path], target: Path) -> None:
 
     schemas = []
     for path in paths:
-        with _reading(path):
-            schemas.append(parquet.read_schema(path).remove_metadata())
+        with _reading(path), path.open("rb") as file:
+            schemas.append(parquet.read_schema(file).remove_metadata())
     schema = pyarrow.unify_schemas(schemas, promote_options="permissive") if schemas else pyarrow.schema([])
-    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+    with target.open("wb") as out, parquet.ParquetWriter(out, schema, compression="zstd") as writer:
         for path in paths:
-            with _reading(path):
-                table = parquet.read_table(path)
+            with _reading(path), path.open("rb") as file:
+                table = parquet.read_table(file)
             rows = pyarrow.concat_tables([schema.empty_table(), table], promote_options="permissive")
             writer.write_table(rows.select(schema.names).cast(schema))
 

@@ -273,7 +273,7 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
 
     request = ExportRequest.from_json(order)
     classifier = _loaded(request.classifier, request.backbone, request.device, digest)
-    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES, optional=True) if request.cache else None
     steps = predict_file(classifier, Path(image), request.options, cache)
     worker, told = get_worker(), 0.0
     while True:

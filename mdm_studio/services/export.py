@@ -253,7 +253,7 @@ def _one_by_one(
     from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.batch import predict_file
 
-    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES, optional=True) if request.cache else None
     for path in paths:
         if stop():
             return

@@ -83,7 +83,7 @@ def new_session(chosen: Preferences, keep: Literal["automatic"] | Path = "automa
     from mdm_studio.services.session import LiveSettings, Session
 
     settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
-    cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)
+    cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES, optional=True)
     session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep=keep)
     for name in ("background", "object"):  # two at least are needed, and a restored project brings its own
         session.add_class(name)
