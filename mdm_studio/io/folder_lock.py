@@ -27,6 +27,9 @@ class FolderLock:
     ----------
     folder : Path
         Made if it is missing.
+    inherited : int or None
+        File descriptor of the lock that the parent process took and handed down (`hand_down`). The lock is taken as usual if
+        it is none of this folder.
 
     Attributes
     ----------
@@ -41,16 +44,34 @@ class FolderLock:
         If nothing can be written there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, inherited: int | None = None) -> None:
         self._path = folder / LOCK_FILE
         self.supported = True
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
+            if inherited is not None and self._adopt(inherited):
+                self._file = inherited
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = self._open()
         except OSError as error:
             raise output_error(folder, error) from error
+        with contextlib.suppress(OSError):  # a full disk: the folder is held all the same
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.ftruncate(self._file, 0)
+            os.write(self._file, _holder_line())
+
+    def hand_down(self) -> int | None:
+        """File descriptor for a child process, which holds the folder from its first moment; None where there is none to give.
+
+        The child gives it to its own `FolderLock`; `forget` ends the holding of this process alone.
+        """
+        return self._file if self.supported and _INHERITED and self._file >= 0 else None
+
+    def forget(self) -> None:
+        """Leave the folder to the child process that the lock was handed down to."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def release(self) -> None:
         """Let others in; a second call does nothing."""
@@ -59,6 +80,17 @@ class FolderLock:
                 self._path.unlink()
             os.close(self._file)
             self._file = -1
+
+    def _adopt(self, file: int) -> bool:
+        """Whether `file` is the lock of this folder and held; it is then kept from what this process starts."""
+        try:
+            ours = os.path.samestat(os.fstat(file), os.stat(self._path))
+            if ours:
+                _lock(file)  # held already, unless it was handed down from nobody
+                os.set_inheritable(file, False)
+        except OSError:
+            return False
+        return ours
 
     def _open(self) -> int:
         """A file descriptor that holds the lock."""
@@ -114,8 +146,14 @@ def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
     return "free"
 
 
+def _holder_line() -> bytes:
+    return f"{os.getpid()} {platform.node()}\n".encode(errors="replace")
+
+
 if sys.platform == "win32":
     import msvcrt
+
+    _INHERITED = False  # a lock is its process's own
 
     def _lock(file: int) -> None:
         os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
@@ -128,6 +166,8 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _INHERITED = True  # a lock is the open file's, which a child shares
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

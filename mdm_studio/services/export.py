@@ -21,6 +21,7 @@ from mdm_studio.errors import OutputError, ProjectError, UsageError
 from mdm_studio.io.classifier_file import read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
+from mdm_studio.io.leftovers import remove_leftovers
 from mdm_studio.io.tables import join_tables
 from mdm_studio.services.export_pace import Pace
 from mdm_studio.services.export_record import REPORT, Record, classifier_digest, recipes
@@ -287,6 +288,7 @@ def _held(out: Path) -> Iterator[None]:
 def sweep(out: Path) -> None:
     """Remove what killed exports left unfinished in a folder; call it while holding the folder."""
     for folder in _FOLDERS:
+        remove_leftovers(out / folder)
         with contextlib.suppress(OSError):
             for path in list((out / folder).iterdir()):
                 if _SWEPT.fullmatch(path.name):
