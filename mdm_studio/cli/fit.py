@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,10 @@ from mdm_studio.cli.common import (
 )
 from mdm_studio.config import SMOOTH
 from mdm_studio.errors import UsageError
+from mdm_studio.io.atomic import make_folder
+
+if TYPE_CHECKING:
+    from mdm_studio.services.classifier import Classifier
 
 
 def fit(
@@ -61,12 +65,8 @@ def fit(
         str,
         typer.Option(help="ensemble (of MLPs that read features: seconds) or finetune (the whole network learns: minutes)."),
     ] = "ensemble",
-    members: Annotated[
-        int | None, typer.Option(min=1, help="MLPs in the ensemble.", show_default="10")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of fine-tuning, 8 crops each.", show_default="200")
-    ] = None,
+    members: Annotated[int | None, typer.Option(min=1, help="MLPs in the ensemble.", show_default="10")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of fine-tuning, 8 crops each.", show_default="200")] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Fine-tune no longer than this.", show_default="as long as the steps take")
     ] = None,
@@ -147,7 +147,7 @@ def fit(
                 bar.update(task, description=step.what, completed=step.done, note=step.note)
         except StopIteration as finished:
             classifier = finished.value
-    classifier.save(out)
+    _save(classifier, out)
     facts: dict[str, Any] = classifier.info.training
     say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
     if invert is None and facts["invert"]:
@@ -171,6 +171,11 @@ def fit(
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _save(classifier: Classifier, out: Path) -> None:
+    make_folder(out.parent)
+    classifier.save(out)
 
 
 def _check_head(head: str, options: dict[str, dict[str, Any]]) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import CacheError, OutputError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
 
 if TYPE_CHECKING:  # zarr is imported by whoever reads or writes first: a window that opens does not wait for it
     import zarr
@@ -297,6 +297,7 @@ class CacheEntry:
             self._array(spec)[:, rows, cols] = whole
             with self._lock:
                 if not (self._folder / _ENTRY).exists():
+                    make_folder(self._folder)  # somebody may have removed the cache: it begins anew
                     write_json(self._folder / _ENTRY, {"key": asdict(self._key), "names": self._names})
         self._cache.wrote(whole.nbytes)
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError
-from mdm_studio.io.atomic import replacing, write_text
+from mdm_studio.io.atomic import make_folder, replacing, write_text
 
 _PARQUET_END = b"PAR1"
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV file (UTF-8, commas, a header line), whole or not at all.
+    """Write a CSV file (UTF-8, commas, a header line), whole or not at all; its folder is made where it is missing.
 
     Columns come in the order in which the rows first name them; None, not-a-number and absent values are empty fields. No
     rows give an empty file.
@@ -30,12 +30,14 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     OutputError
         If it cannot be written.
     """
+    path = Path(path)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     if columns:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
+    make_folder(path.parent)
     write_text(path, text.getvalue())
 
 

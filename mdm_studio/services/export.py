@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError, ProjectError, UsageError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.classifier_file import read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
@@ -147,6 +148,8 @@ def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iter
     loaded = _load(request) if alone else None  # before anything is made
     with _held(request.options.out):
         sweep(request.options.out)
+        for path in request.options.paths("").values():
+            make_folder(path.parent, within=request.options.out)
         record = Record(request.options.out)
         _check_ours(request.options, record)
         wanted = recipes(digest, request.options, smooth)

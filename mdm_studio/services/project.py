@@ -42,7 +42,7 @@ import numpy as np
 from mdm_studio.arrays import Pixels
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import ProjectError
-from mdm_studio.io.atomic import UNFINISHED_SUFFIX, output_error, replacing, write_text
+from mdm_studio.io.atomic import UNFINISHED_SUFFIX, make_folder, output_error, replacing, write_text
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.folder_lock import LOCK_FILE, FolderLock
 from mdm_studio.io.label_store import LEVEL, SUFFIX, StoredLabels, label_image
@@ -354,6 +354,7 @@ class Project:
             raise ProjectError(f"{folder} exists already and is not an empty folder: choose a new name")
         if folder.is_relative_to(self.folder):
             raise ProjectError(f"{folder} lies within the project itself: choose a folder outside {self.folder}")
+        make_folder(folder.parent)
         left_out = shutil.ignore_patterns(LOCK_FILE, "*.partial", f"*{UNFINISHED_SUFFIX}", _PROJECT)
         with replacing(folder) as unfinished:
             shutil.copytree(self.folder, unfinished, ignore=left_out, copy_function=_copy_if_there)

@@ -27,7 +27,7 @@ def test_no_rows_give_an_empty_file(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"t\.csv"):
+    with pytest.raises(OutputError, match="file"):
         write_rows(tmp_path / "file" / "t.csv", [{"a": 1}])
 
 
