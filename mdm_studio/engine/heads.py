@@ -7,6 +7,7 @@ pixels only, and prediction never upsamples a feature (see `mdm_studio.nn.pixel_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -25,12 +26,14 @@ from mdm_studio.nn.pixel_mlp import (
     PixelMLPEnsemble,
     cells_read,
     hidden_sizes,
+    pieces,
     predict_pixels,
     predict_rows,
     taps,
 )
 
 _SAMPLE_BYTES = 32 << 20  # taps gathered at a time by `sample_features`
+_TALLY_BYTES = 48 << 20  # probabilities summed at a time by `predict_window`: a tile of 40 classes is one piece
 _FLAT = 1e-2  # a channel that varies less than this part of the median channel is not blown up to unit variance
 
 
@@ -662,8 +665,24 @@ def predict_window(
         if span.step not in (None, 1) or not 0 <= (span.start or 0) < (span.stop or 0) <= length:
             raise UsageError(f"the window {rows}, {cols} was given and the maps cover {size}; take one inside, not empty")
     rows, cols = slice(rows.start or 0, rows.stop), slice(cols.start or 0, cols.stop)
-    tally = _Tally(ensemble, rows, cols, count)
-    for chunk in predict_pixels(ensemble, maps, rows, cols, members=count):
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    wanted = math.ceil(4 * ensemble.n_classes * height * width / _TALLY_BYTES)
+    bands = list(pieces(rows, min(wanted, height)))
+    if len(bands) == 1:
+        return _counted(ensemble, maps, rows, cols, count)
+    labels = np.empty((height, width), np.int64)
+    probabilities = np.empty((ensemble.n_classes, height, width), np.float32)
+    uncertainty = np.empty((height, width), np.float32)
+    for band in bands:  # votes and the like of many classes take several times what is returned
+        at = slice(band.start - rows.start, band.stop - rows.start)
+        found = _counted(ensemble, maps, band, cols, count)
+        labels[at], probabilities[:, at], uncertainty[at] = found.labels, found.probabilities, found.uncertainty
+    return Prediction(labels, probabilities, uncertainty)
+
+
+def _counted(ensemble: PixelMLPEnsemble, maps: Sequence[FeatureMap], rows: slice, cols: slice, members: int) -> Prediction:
+    tally = _Tally(ensemble, rows, cols, members)
+    for chunk in predict_pixels(ensemble, maps, rows, cols, members=members):
         tally.add(chunk)
     return tally.prediction()
 

@@ -125,9 +125,10 @@ class _Work:
         if how is not None:
             mask = scratch.array("mask", shape, self.dtype)
             likely = scratch.array("probability", shape, np.float32) if how.method == "watershed" else None
-        tiles = predict_plane(self.classifier.ensemble, source, smooth=self.smooth)
-        for number, (rows, cols, found) in enumerate(tiles, start=1):
+        known = 0
+        for rows, cols, found in predict_plane(self.classifier.ensemble, source, smooth=self.smooth):
             tile = self._tile(found)
+            known += tile.size
             self.counts += np.bincount(tile.ravel(), minlength=len(self.counts))
             writers["mask"].write(rows.start, cols.start, tile, index=place)
             if "probabilities" in writers:
@@ -138,7 +139,8 @@ class _Work:
                 mask[rows, cols] = tile
             if likely is not None:
                 likely[rows, cols] = np.take_along_axis(found.probabilities, found.labels[None], axis=0)[0]
-            yield number, ""
+            del found  # of many classes it is large: not beside the next one
+            yield known * len(source.grid) // (shape[0] * shape[1]), ""
         if how is not None:
             background = background_of(self.options, self.values.tolist())
             objects = yield from _noted(find_objects(mask, how, background, scratch.array, likely), len(source.grid))
