@@ -22,6 +22,7 @@ from mdm_studio.io.images.ome_zarr import open_zarr
 from mdm_studio.io.images.pictures import open_pillow
 from mdm_studio.io.images.source import Opener
 from mdm_studio.io.images.tiff import open_tiff
+from mdm_studio.io.images.zarr_groups import is_zarr, name_in_zarr, zarr_root
 
 OPENERS: dict[str, Opener] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"), open_pillow),
@@ -37,14 +38,27 @@ LISTED = ", ".join(EXTENSIONS)
 """The extensions in words."""
 
 
+def opener_of(path: Path) -> Opener | None:
+    """How to open a file, by its extension; groups inside a zarr folder have none. None if it cannot be an image."""
+    opener = OPENERS.get(path.suffix.lower())
+    return open_zarr if opener is None and is_zarr(path) else opener
+
+
 def image_name(path: str | Path) -> str:
     """Name of an image without its extension; ``.ome.tif`` and ``.ome.zarr`` count as one extension.
+
+    An image inside a zarr folder is called after both.
 
     Examples
     --------
     >>> image_name("slides/cell.7.OME.tiff")
     'cell.7'
+    >>> image_name("plate.ome.zarr/A/1/0")
+    'plate_A1_f0'
     """
     path = Path(path)
+    root = zarr_root(path)
+    if root is not None and path.suffix.lower() not in OPENERS:
+        return f"{image_name(root)}_{name_in_zarr(path)}"
     stem = path.stem if path.suffix.lower() in OPENERS else path.name
     return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem

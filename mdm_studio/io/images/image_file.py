@@ -15,9 +15,9 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels
 from mdm_studio.errors import ChannelsError, InputError, UnreadableImageError
-from mdm_studio.io.images.formats import LISTED, OPENERS, image_name
+from mdm_studio.io.images.formats import LISTED, image_name, opener_of
 from mdm_studio.io.images.planes import BasePlane, Plane
-from mdm_studio.io.images.source import Source
+from mdm_studio.io.images.source import AdviceError, Source
 
 # What decoders raise on damaged files. Errors of zarr, tifffile and imagecodecs are subclasses of ValueError, OSError,
 # KeyError or RuntimeError; Pillow adds SyntaxError for a broken PNG, NumPy TokenError for a broken header.
@@ -59,6 +59,8 @@ class ImageFile:
     pixel_size, unit : (float, float) or None, str or None
         Height and width of a pixel in `unit`, which is spelled as OME-Zarr does ("micrometer"); None if the file does not
         say.
+    left_out, notes : tuple of str
+        Parts of the file that are not read, and what else should be known of it, in words; see `remarks`.
     """
 
     def __init__(self, path: Path, source: Source, channels: tuple[int, ...]) -> None:
@@ -71,6 +73,7 @@ class ImageFile:
         self.dtype = source.dtype.newbyteorder("=")
         self.rgb = source.rgb and channels == (0, 1, 2)
         self.pixel_size, self.unit = source.pixel_size, source.unit
+        self.left_out, self.notes = source.left_out, source.notes
         self._source, self._channels = source, channels
 
     def plane(self, index: int = 0) -> Plane:
@@ -125,7 +128,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
         If a channel is asked for that the image does not have.
     """
     path = Path(path)
-    opener = OPENERS.get(path.suffix.lower())
+    opener = opener_of(path)
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
     with decoding(path):
@@ -168,6 +171,8 @@ def decoding(path: Path) -> Iterator[None]:
             f"cannot read {path}: there is not enough memory to decode it at once; convert it to a tiled TIFF or to "
             "OME-Zarr, which are read piece by piece"
         ) from error
+    except AdviceError as error:
+        raise UnreadableImageError(f"cannot read {path}: {error}") from error
     except _DECODER_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnreadableImageError(

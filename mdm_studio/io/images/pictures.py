@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.io.images.source import Source, check_untiled, from_axes, without_bool
+from mdm_studio.io.images.source import TRANSPARENCY, Source, check_untiled, from_axes, without_bool
+from mdm_studio.io.images.words import parts
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -41,19 +42,43 @@ def _no_pillow_limit() -> Iterator[None]:
 
 def open_pillow(path: Path, *, values: bool) -> Source:
     """Open a PNG, JPEG, BMP, GIF or WebP file: `Opener`."""
-    array = _deep_colour_png(path)
+    left_out: list[str] = []
+    array = _deep_colour_png(path, left_out)
     if array is None:
         from PIL import Image, ImageOps
 
         with _no_pillow_limit(), Image.open(path) as image:
             check_untiled(*image.size)
+            frames = getattr(image, "n_frames", 1)
+            image.seek(0)  # counting may have gone on to the last
             image.load()
+            left_out += [parts(_frame(image), range(2, frames + 1), frames)] if frames > 1 else []
+            left_out += [TRANSPARENCY] if _is_transparent(image) else []
             ImageOps.exif_transpose(image, in_place=True)
             array = _from_pillow(_plain_mode(image, values=values))
     if array.dtype == np.int32 and array.min(initial=0) >= 0 and array.max(initial=0) <= np.iinfo(np.uint16).max:
         array = array.astype(np.uint16)  # Pillow's mode I: 16-bit grey in the wider type it calculates with
     source = from_axes("YXS"[: array.ndim], array.shape, array.dtype, lambda selection: array[selection])
-    return without_bool(replace(source, rgb=array.ndim == 3), values=values)
+    return without_bool(replace(source, rgb=array.ndim == 3, left_out=tuple(left_out)), values=values)
+
+
+def _frame(image: PillowImage) -> str:
+    return {"MPO": "picture", "TIFF": "page"}.get(image.format or "", "frame")
+
+
+def _is_transparent(image: PillowImage) -> bool:
+    """Whether transparency tells pixels apart: a layer that is the same everywhere has nothing to lose."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        low, high = image.getchannel(len(image.getbands()) - 1).getextrema()
+        return low != high
+    return "transparency" in image.info and image.mode in ("P", "L", "RGB", "1", "I") and _has_clear_pixels(image)
+
+
+def _has_clear_pixels(image: PillowImage) -> bool:
+    with contextlib.suppress(ValueError, TypeError):  # Pillow does not know every spelling
+        low, high = image.convert("RGBA").getchannel("A").getextrema()
+        return low != high
+    return True
 
 
 def _plain_mode(image: PillowImage, *, values: bool) -> PillowImage:
@@ -77,7 +102,7 @@ def _from_pillow(image: PillowImage) -> NDArray[Any]:
     return array
 
 
-def _deep_colour_png(path: Path) -> NDArray[Any] | None:
+def _deep_colour_png(path: Path, left_out: list[str]) -> NDArray[Any] | None:
     """A PNG of 16 bits with colour or transparency, which Pillow would cut to 8 bits; None for every other file."""
     with path.open("rb") as file:
         head = file.read(26)
@@ -86,6 +111,17 @@ def _deep_colour_png(path: Path) -> NDArray[Any] | None:
     import imagecodecs
 
     check_untiled(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
-    array: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())  # (H, W, samples)
+    content = path.read_bytes()
+    array: NDArray[Any] = imagecodecs.png_decode(content)  # (H, W, samples)
     samples = _COLOUR_PNG_TYPES[head[25]]
+    alpha = array[..., samples] if array.shape[-1] > samples else None
+    frames = _frames_of_png(content)
+    left_out += [parts("frame", range(2, frames + 1), frames)] if frames > 1 else []
+    left_out += [TRANSPARENCY] if alpha is not None and alpha.min() != alpha.max() else []
     return array[..., :3] if samples == 3 else array[..., 0]
+
+
+def _frames_of_png(content: bytes) -> int:
+    """Frames of an animation: the chunk acTL, which stands before the pixels, counts them."""
+    at = content.find(b"acTL", 0, content.find(b"IDAT"))
+    return int.from_bytes(content[at + 4 : at + 8], "big") if at > 0 else 1

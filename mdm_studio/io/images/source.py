@@ -15,6 +15,13 @@ from mdm_studio.arrays import Pixels
 # Formats without tiles have to be decoded as a whole: 2**30 pixels (32768 x 32768) are 1 GiB in grey and 3 GiB in colour
 MAX_UNTILED_PIXELS = 1 << 30
 
+TRANSPARENCY = "the transparency (alpha channel)"
+"""What is said of a file whose transparency is not read."""
+
+
+class AdviceError(ValueError):
+    """A file that cannot be read, in words that say what to do."""
+
 
 def _nothing() -> None:
     return None
@@ -34,6 +41,10 @@ class Source:
         ``region(plane, rows, cols)`` gives the pixels ``(C, h, w)``; the slices have a start, a stop and a step >= 1.
     pixel_size, unit : (float, float) or None, str or None
         Height and width of a pixel, in units spelled as OME-Zarr does ("micrometer"); None if the file does not say.
+    left_out : tuple of str
+        Parts of the file that are not read, in words: ``scenes 2 and 3 of 3 (Pos_1, Pos_2)``.
+    notes : tuple of str
+        What else should be known of it: metadata that make no sense and are dropped.
     """
 
     stack_axes: str
@@ -45,6 +56,8 @@ class Source:
     close: Callable[[], None] = _nothing
     pixel_size: tuple[float, float] | None = None
     unit: str | None = None
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Opener(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.arrays import Pixels
-from mdm_studio.io.images.source import Source, check_untiled, converted, from_axes, without_bool
-from mdm_studio.io.images.spacing import spacing
+from mdm_studio.io.images.source import TRANSPARENCY, Source, check_untiled, converted, from_axes, without_bool
+from mdm_studio.io.images.spacing import Length, Spacing, spacing
+from mdm_studio.io.images.tiff_parts import MainImage, Metadata, main_image, open_tiff_file
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
 
 _CENTIMETRE = 3  # value of the TIFF tag ResolutionUnit
+_GDAL_NODATA = 42113
+_LOOKED_THROUGH = 1 << 22  # pixels whose transparency is looked through when the file is opened
 
 # tifffile logs each damaged tag; what matters of it comes as our one-line error, unless a program asks for its log
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -29,34 +31,27 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 def open_tiff(path: Path, *, values: bool) -> Source:
     """Open a TIFF file, plain, OME or ImageJ: `Opener`."""
-    import tifffile
-
     with contextlib.ExitStack() as stack:
-        tif = stack.enter_context(tifffile.TiffFile(path))
-        if not tif.series:
-            raise ValueError("the TIFF file holds no image")
-        series = tif.series[0]
-        _check_whole(tif, series)
-        source = from_axes(series.axes, series.shape, np.dtype(series.dtype), _tiff_pixels(path, series))
-        source = _tiff_colours(source, series, values=values)
-        pixel_size, unit = _tiff_spacing(tif, series)
-        return replace(source, close=stack.pop_all().close, pixel_size=pixel_size, unit=unit)
+        tif, metadata = open_tiff_file(path)
+        stack.callback(tif.close)
+        main = main_image(tif, metadata, path)
+        series = main.series
+        source = from_axes(series.axes, series.shape, np.dtype(series.dtype), _tiff_pixels(series))
+        display = tif.is_imagej or main.ome is not None
+        source = _tiff_colours(source, series, values=values, display=display)
+        source = source if values else _without_nodata(source, series)
+        size = _tiff_spacing(tif, main, metadata)
+        return replace(
+            source,
+            close=stack.pop_all().close,
+            pixel_size=size.size,
+            unit=size.unit,
+            left_out=(*main.left_out, *source.left_out),
+            notes=(*metadata.notes, *main.notes, *source.notes, *size.notes),
+        )
 
 
-def _check_whole(tif: TiffFile, series: TiffPageSeries) -> None:
-    """Raise EOFError if pixels are not in the file: tifffile would give zeros for some of them."""
-    if series.is_multifile:
-        return
-    for page in (series.pages[0], series.pages[-1]):
-        if page is not None:
-            if not page.dataoffsets:
-                raise EOFError("the file is damaged: it does not say where its pixels are")
-            end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
-            if end > tif.filehandle.size:
-                raise EOFError(f"the file is cut off: {end} bytes are needed and {tif.filehandle.size} are there")
-
-
-def _tiff_pixels(path: Path, series: TiffPageSeries) -> Callable[[tuple[Any, ...]], NDArray[Any]]:
+def _tiff_pixels(series: TiffPageSeries) -> Callable[[tuple[Any, ...]], NDArray[Any]]:
     """The function that gives a selection of a TIFF series, the way that decodes and holds least."""
     keyframe = series.keyframe
     if keyframe.is_tiled:
@@ -66,6 +61,7 @@ def _tiff_pixels(path: Path, series: TiffPageSeries) -> Callable[[tuple[Any, ...
         return lambda selection: np.asarray(tiles[selection])
     offset = series.dataoffset
     if offset is not None and keyframe.is_memmappable:
+        path = keyframe.parent.filehandle.path
         dtype = np.dtype(series.dtype).newbyteorder(keyframe.parent.byteorder)
         # mapped anew at each read: pages of a lasting map would count as this process's memory
         return lambda selection: np.array(np.memmap(path, dtype, "r", offset, tuple(series.shape))[selection])
@@ -103,13 +99,15 @@ class _HeldPlane:
         return np.asarray(zarr.open_array(pages, mode="r")[selection])
 
 
-def _tiff_colours(source: Source, series: TiffPageSeries, *, values: bool) -> Source:
-    """Palette and CMYK as RGB, transparency dropped, bits as bytes."""
+def _tiff_colours(source: Source, series: TiffPageSeries, *, values: bool, display: bool) -> Source:
+    """Palette and CMYK as RGB, transparency dropped, bits as bytes; with `display` a palette only says how grey is shown."""
     from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
     page, channels = series.keyframe, source.shape[0]
     photometric = page.photometric
     if photometric == PHOTOMETRIC.PALETTE and channels == 1 and not values:
+        if page.colormap is None or display or _is_ramp(np.asarray(page.colormap)):
+            return source
         palette = _eight_bits(np.asarray(page.colormap))  # (3, 2**bits)
         return replace(converted(source, 3, palette.dtype, lambda block: palette[:, block[0]]), rgb=True)
     if channels != page.samplesperpixel or channels == 1:
@@ -120,12 +118,44 @@ def _tiff_colours(source: Source, series: TiffPageSeries, *, values: bool) -> So
         # samples in separate planes are what tifffile writes for any uint8 or uint16 array of 3 or 4 planes, so that the
         # fourth may well be a stain: transparency is dropped only where colours lie side by side, as photographs have them
         if channels == 4 and page.planarconfig == 1:
-            source = converted(source, 3, source.dtype, lambda block: block[:3])
+            source = _opaque(source)
         return replace(source, rgb=source.shape[0] == 3)
     alpha = bool(page.extrasamples) and page.extrasamples[-1] in (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
     if channels == 2 and alpha:
-        source = converted(source, 1, source.dtype, lambda block: block[:1])
+        source = _opaque(source)
     return without_bool(source, values=values)
+
+
+def _opaque(source: Source) -> Source:
+    """Without the last channel, transparency; says so unless all of it is seen to be one value."""
+    colours = source.shape[0] - 1
+    words = TRANSPARENCY
+    _, height, width = source.shape
+    if not source.stack_shape and height * width <= _LOOKED_THROUGH:
+        transparency = source.region(0, slice(0, height, 1), slice(0, width, 1))[colours]
+        words = "" if transparency.min() == transparency.max() else words
+    opaque = converted(source, colours, source.dtype, lambda block: block[:colours])
+    return replace(opaque, left_out=(words,) if words else ())
+
+
+def _is_ramp(colormap: NDArray[Any]) -> bool:
+    """Whether colours only grow brighter in one hue with the number, which shows grey values in a colour or in grey."""
+    steps = np.arange(colormap.shape[1]) / max(colormap.shape[1] - 1, 1)
+    full = colormap[:, -1:].astype(np.float64)  # the brightest, (3, 1)
+    return bool(full.any()) and bool((np.abs(colormap - full * steps) <= max(full.max() / 128, 1)).all())
+
+
+def _without_nodata(source: Source, series: TiffPageSeries) -> Source:
+    """Pixels of a float image that GDAL marks as "no data" become not-a-number; whole numbers have none, and stay."""
+    text = series.keyframe.tags.valueof(_GDAL_NODATA)
+    if text is None or source.dtype.kind != "f":
+        return source
+    try:
+        nodata = source.dtype.type(str(text).strip(" \0"))
+    except ValueError:
+        return replace(source, notes=(*source.notes, f"the value for `no data` is dropped: {str(text)[:40]!r} is no number"))
+    nan = source.dtype.type("nan")
+    return converted(source, source.shape[0], source.dtype, lambda block: np.where(block == nodata, nan, block))
 
 
 def _eight_bits(colormap: NDArray[Any]) -> NDArray[np.uint8]:
@@ -143,22 +173,20 @@ def _cmyk_to_rgb(block: Pixels) -> Pixels:
     return converted
 
 
-def _tiff_spacing(tif: TiffFile, series: TiffPageSeries) -> tuple[tuple[float, float] | None, str | None]:
+def _tiff_spacing(tif: TiffFile, main: MainImage, metadata: Metadata) -> Spacing:
     """Pixel size of OME-TIFF, ImageJ, and plain TIFF in pixels per centimetre (per inch is a printer's resolution)."""
-    if tif.is_ome and tif.ome_metadata:
-        pixels = ElementTree.fromstring(tif.ome_metadata).find(".//{*}Pixels")
-        get = {} if pixels is None else pixels.attrib
-        size_x = float(get.get("PhysicalSizeX", 0))
-        return spacing(float(get.get("PhysicalSizeY", 0)), size_x, get.get("PhysicalSizeXUnit", "µm"))
-    tags = series.keyframe.tags
+    if main.ome is not None:
+        return main.ome.spacing
+    tags = main.series.keyframe.tags
     per_x, per_y = (_ratio(tags.valueof(name)) for name in ("XResolution", "YResolution"))
     if not per_x or not per_y:
-        return None, None
-    if tif.is_imagej and tif.imagej_metadata:
-        return spacing(1 / per_y, 1 / per_x, str(tif.imagej_metadata.get("unit", "")))
-    if tags.valueof("ResolutionUnit") == _CENTIMETRE:
-        return spacing(1e4 / per_y, 1e4 / per_x, "micrometer")
-    return None, None
+        return Spacing()
+    if tif.is_imagej:
+        unit = metadata.imagej.get("unit")
+        return spacing(Length(1 / per_y, metadata.imagej.get("yunit", unit)), Length(1 / per_x, unit))
+    if tags.valueof("ResolutionUnit") == _CENTIMETRE and not metadata.notes:
+        return spacing(Length(1e4 / per_y, "micrometer"), Length(1e4 / per_x, "micrometer"))
+    return Spacing()
 
 
 def _ratio(value: object) -> float:

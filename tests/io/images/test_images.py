@@ -311,7 +311,7 @@ def test_ome_zarr_colours_and_numbered_series(tmp_path: Path) -> None:
         assert image.rgb
 
 
-@pytest.mark.parametrize(("metadata", "words"), [({}, "multiscales"), ({"ome": {"plate": {}}}, "plate of many wells")])
+@pytest.mark.parametrize(("metadata", "words"), [({}, "multiscales"), ({"ome": {"plate": {}}}, "plate without images")])
 def test_zarr_that_is_no_image(tmp_path: Path, metadata: dict[str, Any], words: str) -> None:
     zarr.open_group(tmp_path / "a.zarr", mode="w", attributes=metadata)
     with pytest.raises(UnreadableImageError, match=words):
