@@ -54,7 +54,7 @@ def test_what_is_no_list_is_said_with_an_example(text, words):
         parse_numbers(text)
     assert str(caught.value).endswith("write it like 8-12 or 0,2,5")
     assert len(str(caught.value)) < 100
-    with pytest.raises(UsageError, match="^--blocks "):
+    with pytest.raises(UsageError, match=r"^--blocks "):
         option(text, "--blocks")
 
 

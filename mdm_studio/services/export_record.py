@@ -21,12 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import output_error
-from mdm_studio.io.classifier_file import ClassifierInfo
 from mdm_studio.io.images import image_name
 from mdm_studio.io.masks import has_whole
 from mdm_studio.io.tables import is_whole_table
@@ -56,19 +52,6 @@ class FileEntry:
     recipe: str
     source: Signature
     written: Signature
-
-
-def classifier_digest(info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Hex digest of everything about a classifier that its masks depend on: the same fit saved twice has one digest."""
-    facts = asdict(info)
-    for name in ("training", "ensemble", "backbone", "head", "embedded"):  # how it was made, and a name that may change
-        del facts[name]
-    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {value.shape} {value.dtype.str}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
 
 
 def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]:
