@@ -21,6 +21,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from mdm_studio.arrays import IntensityLaw
 from mdm_studio.errors import ClassifierError
 from mdm_studio.io.atomic import replacing
 from mdm_studio.io.json_files import check_value
@@ -70,7 +71,7 @@ class SeenImages:
     channels: Annotated[tuple[Annotated[int, Meta(ge=1, le=65535)], ...], Meta(min_length=1, max_length=64)]
     rgb: bool
     dtypes: Annotated[tuple[_Text, ...], Meta(max_length=64)]
-    intensity: _Text
+    intensity: IntensityLaw
     pixel_um: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(gt=0)]] | None = None
 
 
@@ -231,7 +232,7 @@ def _read(path: Path, *, whole: bool) -> ClassifierFile:
                 raise ValueError(f"it has version {version} and this program reads up to {VERSION}")
             others = sorted(set(archive.names) - {_FACTS, _TENSORS, _CARD, _WEIGHTS})
             if others:
-                raise ValueError(f"it holds {ascii(others[0][:60])}, which is no part of a classifier")
+                raise ValueError(f"it holds {others[0][:60]!a}, which is no part of a classifier")
             info = _info(version, facts)
             embedded = _embedded(archive) if whole and info.embedded else None
             return ClassifierFile(info, archive.tensors(_TENSORS, _OF_ENSEMBLE), embedded)

@@ -23,6 +23,7 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels, stride_for_sample
 from mdm_studio.errors import ChannelsError, InputError, NoImagesError, UnreadableImageError
+from mdm_studio.io.file_signature import State, state_of
 from mdm_studio.io.readers import OPENERS, Source
 
 EXTENSIONS = tuple(OPENERS)
@@ -66,6 +67,9 @@ class Plane(Protocol):
 
     def digest(self) -> str:
         """Hexadecimal BLAKE2b-128 of shape, dtype, rgb and pixels."""
+
+    def changed(self) -> bool:
+        """Whether its file was written to since it was opened, so that what is read may be of neither state."""
 
 
 class BasePlane(ABC):
@@ -127,6 +131,10 @@ class BasePlane(ABC):
             digest.update(band.astype(little, copy=False).data)
         return digest.hexdigest()
 
+    def changed(self) -> bool:
+        """See `Plane`."""
+        return False
+
     def _native(self, rows: slice, cols: slice) -> Pixels:
         if rows.stop <= rows.start or cols.stop <= cols.start:  # not every library takes empty slices
             shape = (self._shape[0], max(0, rows.stop - rows.start), max(0, cols.stop - cols.start))
@@ -165,9 +173,11 @@ class ArrayPlane(BasePlane):
 class _FilePlane(BasePlane):
     """Plane number `index` of an open `ImageFile`."""
 
-    def __init__(self, path: Path, source: Source, index: int, channels: tuple[int, ...], *, rgb: bool, name: str) -> None:
+    def __init__(
+        self, path: Path, source: Source, index: int, channels: tuple[int, ...], state: State, *, rgb: bool, name: str
+    ) -> None:
         super().__init__((len(channels), *source.shape[1:]), source.dtype, rgb=rgb, name=name)
-        self._path, self._source, self._index = path, source, index
+        self._path, self._source, self._index, self._state = path, source, index, state
         everything = channels == tuple(range(source.shape[0]))
         self._channels = None if everything else list(channels)
 
@@ -175,6 +185,10 @@ class _FilePlane(BasePlane):
         with decoding(self._path):
             block = self._source.region(self._index, rows, cols)
         return block if self._channels is None else block[self._channels]
+
+    def changed(self) -> bool:
+        """See `Plane`."""
+        return state_of(self._path) != self._state
 
 
 class ImageFile:
@@ -196,7 +210,7 @@ class ImageFile:
         say.
     """
 
-    def __init__(self, path: Path, source: Source, channels: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, source: Source, channels: tuple[int, ...], state: State) -> None:
         self.path = path
         self.name = image_name(path)
         self.stack_shape, self.stack_axes = source.stack_shape, source.stack_axes
@@ -206,7 +220,7 @@ class ImageFile:
         self.dtype = source.dtype.newbyteorder("=")
         self.rgb = source.rgb and channels == (0, 1, 2)
         self.pixel_size, self.unit = source.pixel_size, source.unit
-        self._source, self._channels = source, channels
+        self._source, self._channels, self._state = source, channels, state
 
     def plane(self, index: int = 0) -> Plane:
         """Plane number `index`.
@@ -221,7 +235,7 @@ class ImageFile:
         where = zip(self.stack_axes, np.unravel_index(index, self.stack_shape) if self.stack_shape else (), strict=True)
         position = ",".join(f"{axis}={i}" for axis, i in where)
         name = f"{self.name}[{position}]" if position else self.name
-        return _FilePlane(self.path, self._source, index, self._channels, rgb=self.rgb, name=name)
+        return _FilePlane(self.path, self._source, index, self._channels, self._state, rgb=self.rgb, name=name)
 
     def close(self) -> None:
         """Close the file; planes cannot be read any more."""
@@ -263,6 +277,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
     opener = OPENERS.get(path.suffix.lower())
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {_LISTED}")
+    state = state_of(path)  # before it is opened
     with decoding(path):
         source = opener(path, values=values)
         try:
@@ -280,7 +295,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
             f"{path} has {source.shape[0]} channels and {asked} were asked for: choose from 0 to {source.shape[0] - 1} "
             "with --channels"
         )
-    return ImageFile(path, source, channels)
+    return ImageFile(path, source, channels, state)
 
 
 def _check_pixels(source: Source) -> None:

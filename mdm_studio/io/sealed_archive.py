@@ -1,4 +1,4 @@
-"""Archives of ours: a zip of few files, JSON and safetensors, each stored as it is, whose sizes are checked before they are read.
+"""Archives of ours: a zip of few files, JSON and safetensors, each stored as it is, with sizes checked before they are read.
 
 Stored files are no larger than the archive, so that none of a few megabytes can fill the memory. What another program packed
 anew, or somebody made up, is refused in words.

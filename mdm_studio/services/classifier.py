@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,8 @@ def load_classifier(path: Path, *, backbone: str | None = None, device: str = "a
         except (BackboneError, OSError, ValueError) as error:  # a name may be too long for a path, or odd
             raise ClassifierError(f"{path} needs a backbone: {error}") from error
         network = load_backbone(folder, device=pick_device(device), bf16=bf16, noise=info.noise)
+    if info.images is not None and info.images.intensity != network.card.intensity:  # the same weights, imported otherwise
+        network.card = replace(network.card, intensity=info.images.intensity)
     classifier = Classifier(info, ensemble, network, file.embedded)
     _check_fits(path, classifier)
     return classifier
@@ -164,7 +166,7 @@ def _check_sizes(value: Any) -> None:
 
 @contextmanager
 def _no_more_tensors(count: int) -> Iterator[None]:
-    """Give up building a network, in this thread, that has more parameters than the file has tensors: it would take for ever."""
+    """Give up building a network, in this thread, that has more parameters than the file has tensors: it might never end."""
     made, here = 0, threading.get_ident()
 
     def see(module: Any, name: str, parameter: Any) -> None:

@@ -221,6 +221,9 @@ def _result(facts: Mapping[str, Any]) -> FileResult:
         dict(facts["pixels"]),
         facts["message"],
         facts["objects"],
+        facts["differs"],
+        tuple(facts["source"]),
+        {kind: tuple(each) for kind, each in facts["written"].items()},
     )
 
 

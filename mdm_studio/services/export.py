@@ -203,7 +203,7 @@ class _Export:
             for event in events:
                 if isinstance(event, FileResult):
                     if event.state == "done":
-                        self.record.done(event.image, event.outputs, self.wanted)
+                        self.record.done(event.outputs, self.wanted, event.source, event.written)
                     self.report.add(event)
                 yield event
 
@@ -226,7 +226,7 @@ class _Export:
             ]
             target = out / f"{MEASUREMENTS}.{kind}"
             join_tables([path for path in tables if path.exists()], target)
-            self.record.done(out, {kind: target}, self.wanted)
+            self.record.done({kind: target}, self.wanted)
 
 
 def _load(request: ExportRequest, digest: str) -> Classifier:
