@@ -185,6 +185,7 @@ def _followed(events: Iterator[FileResult | TileProgress], request: ExportReques
     from mdm_studio.services.export_request import FileResult
 
     pace = pace_of(request)
+    told: set[str] = set()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=1.0, note="")
         for event in events:
@@ -195,4 +196,8 @@ def _followed(events: Iterator[FileResult | TileProgress], request: ExportReques
                     say(f"failed: {event.message}")
                 elif event.state == "done" and event.message:
                     say(f"{event.image.name}: {event.message}")
+                if event.differs and event.differs not in told:
+                    told.add(event.differs)
+                    what = "differs from the images that the classifier was fitted on"
+                    say(f"warning: {event.image.name} {what}: {event.differs}")
                 yield event

@@ -816,7 +816,10 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PixelMLPEnsemble:
             f"the weights hold {sorted(arrays)[:4]}... and not an ensemble's linear1.weight and linear3.weight (E, out, in); "
             "fit the classifier again"
         ) from error
-    ensemble = PixelMLPEnsemble(dims, n_classes, members=members, hidden=(first, second))
+    if 0 in (members, first, dims, n_classes, second):
+        raise ClassifierError(f"the weights are those of {members} members for {n_classes} classes; fit the classifier again")
+    with torch.device("meta"):  # sizes that do not fit one another must not take memory
+        ensemble = PixelMLPEnsemble(dims, n_classes, members=members, hidden=(first, second))
     wanted = {name: tuple(value.shape) for name, value in ensemble.state_dict().items()}
     have = {name: tuple(value.shape) for name, value in arrays.items()}
     if have != wanted:
@@ -828,5 +831,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PixelMLPEnsemble:
     tensors = {name: torch.tensor(np.asarray(value, dtype=np.float32)) for name, value in arrays.items()}
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise ClassifierError("the classifier's weights hold infinite values or NaN; fit it again")
-    ensemble.load_state_dict(tensors)
+    ensemble.load_state_dict(tensors, assign=True)
     return ensemble.eval()

@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import mdm_studio
 from mdm_studio.config import CACHE_BYTES
-from mdm_studio.errors import ClassifierError, OutputError, UsageError
-from mdm_studio.io.classifier_file import read_classifier
-from mdm_studio.services.export_record import classifier_digest
+from mdm_studio.errors import OutputError, UsageError
 from mdm_studio.services.export_request import ExportRequest, FileResult, TileProgress
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def predict_on_cluster(
     request : ExportRequest
         With absolute paths; its `workers` or its `scheduler` says where.
     digest : str
-        Of the classifier, see `mdm_studio.services.export_record.classifier_digest`: workers refuse any other.
+        Of the classifier, see `mdm_studio.io.classifier_file.classifier_digest`: workers refuse any other.
     paths : sequence of Path
         The images that are to be predicted, whatever is there.
     stop : callable
@@ -250,6 +248,9 @@ def _result(facts: Mapping[str, Any]) -> FileResult:
         dict(facts["pixels"]),
         facts["message"],
         facts["objects"],
+        facts["differs"],
+        tuple(facts["source"]),
+        {kind: tuple(each) for kind, each in facts["written"].items()},
     )
 
 
@@ -272,9 +273,7 @@ def _loaded(path: Path, backbone: str | None, device: str, digest: str) -> Class
     from mdm_studio.services.classifier import load_classifier
 
     keep_freed_memory()  # dask has its workers hand memory back at once, which took half of their time
-    if classifier_digest(*read_classifier(path)) != digest:
-        raise ClassifierError(f"{path} is another classifier on this worker: give every worker the same files")
-    return load_classifier(path, backbone=backbone, device=device)
+    return load_classifier(path, backbone=backbone, device=device, digest=digest)
 
 
 def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, sign: str) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError, ProjectError, UsageError
 from mdm_studio.io.atomic import make_folder
-from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.classifier_file import classifier_digest, read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
 from mdm_studio.io.leftovers import remove_leftovers
 from mdm_studio.io.tables import join_tables
 from mdm_studio.services.export_pace import Pace
-from mdm_studio.services.export_record import REPORT, Record, classifier_digest, recipes
+from mdm_studio.services.export_record import REPORT, Record, recipes
 from mdm_studio.services.export_report import Report
 from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress, raise_failures
 from mdm_studio.services.jobs.states import JobReport
@@ -145,7 +145,7 @@ def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iter
     digest = classifier_digest(info, tensors)
     smooth = info.smooth if request.options.smooth is None else request.options.smooth
     alone = not (request.workers or request.scheduler)
-    loaded = _load(request) if alone else None  # before anything is made
+    loaded = _load(request, digest) if alone else None  # before anything is made
     with _held(request.options.out):
         sweep(request.options.out)
         for path in request.options.paths("").values():
@@ -207,7 +207,7 @@ class _Export:
             for event in events:
                 if isinstance(event, FileResult):
                     if event.state == "done":
-                        self.record.done(event.image, event.outputs, self.wanted)
+                        self.record.done(event.outputs, self.wanted, event.source, event.written)
                     self.report.add(event)
                 yield event
 
@@ -230,13 +230,13 @@ class _Export:
             ]
             target = out / f"{MEASUREMENTS}.{kind}"
             join_tables([path for path in tables if path.exists()], target)
-            self.record.done(out, {kind: target}, self.wanted)
+            self.record.done({kind: target}, self.wanted)
 
 
-def _load(request: ExportRequest) -> Classifier:
+def _load(request: ExportRequest, digest: str) -> Classifier:
     from mdm_studio.services.classifier import load_classifier
 
-    return load_classifier(request.classifier, backbone=request.backbone, device=request.device)
+    return load_classifier(request.classifier, backbone=request.backbone, device=request.device, digest=digest)
 
 
 def _one_by_one(

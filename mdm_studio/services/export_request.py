@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
+from mdm_studio.io.file_signature import Signature
 from mdm_studio.io.masks import MaskFormat, mask_path
 
 TableFormat = Literal["csv", "parquet"]
@@ -231,6 +232,10 @@ class FileResult:
         Why it failed or was skipped; of an image that is done what should be known of it.
     objects : int
         Objects found.
+    differs : str
+        What differs from the images that the classifier was fitted on, in words that do not name the image.
+    source, written : (int, int), mapping
+        Signatures of the image, taken before it was opened, and of each output, when it was written.
     """
 
     image: Path
@@ -240,6 +245,9 @@ class FileResult:
     pixels: dict[int, int] = field(default_factory=dict)
     message: str = ""
     objects: int = 0
+    differs: str = ""
+    source: Signature = (0, 0)
+    written: Mapping[str, Signature] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels
 from mdm_studio.errors import ChannelsError, InputError, UnreadableImageError
+from mdm_studio.io.file_signature import State, state_of
 from mdm_studio.io.images.formats import LISTED, image_name, opener_of
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
@@ -30,9 +31,11 @@ _DECODER_ERRORS = (
 class _FilePlane(BasePlane):
     """Plane number `index` of an open `ImageFile`."""
 
-    def __init__(self, path: Path, source: Source, index: int, channels: tuple[int, ...], *, rgb: bool, name: str) -> None:
+    def __init__(
+        self, path: Path, source: Source, index: int, channels: tuple[int, ...], state: State, *, rgb: bool, name: str
+    ) -> None:
         super().__init__((len(channels), *source.shape[1:]), source.dtype, rgb=rgb, name=name)
-        self._path, self._source, self._index = path, source, index
+        self._path, self._source, self._index, self._state = path, source, index, state
         everything = channels == tuple(range(source.shape[0]))
         self._channels = None if everything else list(channels)
 
@@ -40,6 +43,10 @@ class _FilePlane(BasePlane):
         with decoding(self._path):
             block = self._source.region(self._index, rows, cols)
         return block if self._channels is None else block[self._channels]
+
+    def changed(self) -> bool:
+        """See `Plane`."""
+        return state_of(self._path) != self._state
 
 
 class ImageFile:
@@ -63,7 +70,7 @@ class ImageFile:
         Parts of the file that are not read, and what else should be known of it, in words; see `remarks`.
     """
 
-    def __init__(self, path: Path, source: Source, channels: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, source: Source, channels: tuple[int, ...], state: State) -> None:
         self.path = path
         self.name = image_name(path)
         self.stack_shape, self.stack_axes = source.stack_shape, source.stack_axes
@@ -74,7 +81,7 @@ class ImageFile:
         self.rgb = source.rgb and channels == (0, 1, 2)
         self.pixel_size, self.unit = source.pixel_size, source.unit
         self.left_out, self.notes = source.left_out, source.notes
-        self._source, self._channels = source, channels
+        self._source, self._channels, self._state = source, channels, state
 
     def plane(self, index: int = 0) -> Plane:
         """Plane number `index`.
@@ -89,7 +96,7 @@ class ImageFile:
         where = zip(self.stack_axes, np.unravel_index(index, self.stack_shape) if self.stack_shape else (), strict=True)
         position = ",".join(f"{axis}={i}" for axis, i in where)
         name = f"{self.name}[{position}]" if position else self.name
-        return _FilePlane(self.path, self._source, index, self._channels, rgb=self.rgb, name=name)
+        return _FilePlane(self.path, self._source, index, self._channels, self._state, rgb=self.rgb, name=name)
 
     def close(self) -> None:
         """Close the file; planes cannot be read any more."""
@@ -131,6 +138,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
     opener = opener_of(path)
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
+    state = state_of(path)  # before it is opened
     with decoding(path):
         source = opener(path, values=values)
         try:
@@ -148,7 +156,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
             f"{path} has {source.shape[0]} channels and {asked} were asked for: choose from 0 to {source.shape[0] - 1} "
             "with --channels"
         )
-    return ImageFile(path, source, channels)
+    return ImageFile(path, source, channels, state)
 
 
 def _check_pixels(source: Source) -> None:

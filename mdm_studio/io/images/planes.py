@@ -42,6 +42,9 @@ class Plane(Protocol):
     def digest(self) -> str:
         """Hexadecimal BLAKE2b-128 of shape, dtype, rgb and pixels."""
 
+    def changed(self) -> bool:
+        """Whether its file was written to since it was opened, so that what is read may be of neither state."""
+
 
 class BasePlane(ABC):
     """What the planes share; a subclass says where the pixels come from (`_region`)."""
@@ -101,6 +104,10 @@ class BasePlane(ABC):
             band = self._native(slice(y, min(y + _BAND_ROWS, height), 1), slice(0, width, 1))
             digest.update(band.astype(little, copy=False).data)
         return digest.hexdigest()
+
+    def changed(self) -> bool:
+        """See `Plane`."""
+        return False
 
     def _native(self, rows: slice, cols: slice) -> Pixels:
         if rows.stop <= rows.start or cols.stop <= cols.start:  # not every library takes empty slices
