@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdm_studio import number_lists
 from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
 from mdm_studio.io.names import one_line
@@ -125,18 +126,10 @@ def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     UsageError
         If it is neither.
     """
-    if text is None:
-        return None
-    numbers: list[int] = []
     try:
-        for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            numbers += range(int(first), int(last or first) + 1)
+        return None if text is None else number_lists.parse_numbers(text)
     except ValueError as error:
-        raise UsageError(f"{option} {text!r} is not a list of numbers; write it like 8-12 or 0,2,5") from error
-    if not numbers:
-        raise UsageError(f"{option} {text!r} names nothing; write it like 8-12 or 0,2,5")
-    return tuple(dict.fromkeys(numbers))
+        raise UsageError(f"{option} {text!r}: {error}") from error
 
 
 def parse_blocks(text: str | None) -> tuple[int, ...] | None:

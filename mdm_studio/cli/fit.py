@@ -61,6 +61,9 @@ def fit(
     names: Annotated[
         str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)
     ] = None,
+    many_classes: Annotated[
+        bool, typer.Option("--many-classes", help="More than 50 classes are meant: do not warn of them.")
+    ] = False,
     head: Annotated[
         str,
         typer.Option(help="ensemble (of MLPs that read features: seconds) or finetune (the whole network learns: minutes)."),
@@ -131,6 +134,7 @@ def fit(
         invert=invert,
         smooth=smooth,
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
+        many_classes=many_classes,
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",
         device=device,
@@ -141,9 +145,13 @@ def fit(
     with progress_bar() as bar:
         task = bar.add_task("fitting", total=1.0, note="")
         progress = fit_with(request, open_cache(cache, no_cache))
+        warnings: list[str] = []
         try:
             while True:
                 step = next(progress)
+                if step.warning:
+                    warnings.append(step.warning)
+                    say(f"warning: {step.warning}")
                 bar.update(task, description=step.what, completed=step.done, note=step.note)
         except StopIteration as finished:
             classifier = finished.value
@@ -163,6 +171,8 @@ def fit(
                 "scales": classifier.info.scales,
                 "filters": classifier.info.filters,
                 "classes": [vars(each) for each in classifier.info.classes],
+                "images_seen": None if classifier.info.images is None else vars(classifier.info.images),
+                "warnings": warnings,
                 **facts,
             }
         )

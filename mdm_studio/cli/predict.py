@@ -67,11 +67,27 @@ def predict(
     scheduler: Annotated[
         str,
         typer.Option(
-            help="Share the images among the workers of a dask scheduler, for example tcp://127.0.0.1:8786. They need MDM "
-            "Studio, and to see the files under the same paths.",
+            help="Share the images among the workers of a dask scheduler, for example tls://10.0.0.1:8786. They need MDM "
+            "Studio, and to see the files under the same paths. Whoever reaches a tcp:// scheduler runs code there.",
             show_default=False,
         ),
     ] = "",
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca-file",
+            help="For --scheduler tls://: certificate of the cluster's authority, PEM. Default: dask's configuration.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", help="For --scheduler tls://: your certificate, PEM. Default: dask's.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", help="For --scheduler tls://: the key of --tls-cert, PEM.", show_default=False),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Folder of the backbone, if it moved.", show_default=False)] = None,
     cache: CacheDir = None,
     no_cache: NoCache = False,
@@ -88,7 +104,7 @@ def predict(
     """
     from mdm_studio.io.images import find_images
     from mdm_studio.services.export import export
-    from mdm_studio.services.export_request import ExportRequest, PredictOptions, raise_failures
+    from mdm_studio.services.export_request import ExportRequest, PredictOptions, TlsFiles, raise_failures
 
     if format_ not in _FORMATS:
         raise UsageError(f"--format {format_!r} is not known; choose png, tiff, ome-zarr or npy")
@@ -105,8 +121,11 @@ def predict(
         overwrite=overwrite,
     )
     kept = _cache(cache, no_cache)
-    request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler)
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler, tls)
     _name_others(images)
+    if scheduler and not request.encrypted:
+        say(f"the connection to {scheduler} is not encrypted, and whoever reaches it can run code there: prefer tls://")
     begin = time.perf_counter()
     results = list(_followed(export(request), request))
     counts = {state: sum(result.state == state for result in results) for state in ("done", "skipped", "failed")}
@@ -166,6 +185,7 @@ def _followed(events: Iterator[FileResult | TileProgress], request: ExportReques
     from mdm_studio.services.export_request import FileResult
 
     pace = pace_of(request)
+    told: set[str] = set()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=1.0, note="")
         for event in events:
@@ -176,4 +196,8 @@ def _followed(events: Iterator[FileResult | TileProgress], request: ExportReques
                     say(f"failed: {event.message}")
                 elif event.state == "done" and event.message:
                     say(f"{event.image.name}: {event.message}")
+                if event.differs and event.differs not in told:
+                    told.add(event.differs)
+                    what = "differs from the images that the classifier was fitted on"
+                    say(f"warning: {event.image.name} {what}: {event.differs}")
                 yield event

@@ -253,7 +253,7 @@ class PlaneFeatures:
         if lacking:
             made = self._extract_tile(row, col, lacking)
             kept |= made
-            if self.store:
+            if self.store and not self.plane.changed():  # else they would be kept as those of the pixels that were there before
                 for spec, values in made.items():
                     self.store.write_tile(spec, row, col, values)
         return [self._feature_map(spec, kept[spec], row, col) for spec in wanted]

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
-import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mdm_studio.errors import OutputError
+from mdm_studio.io.leftovers import SET_ASIDE_SUFFIX, UNFINISHED_SUFFIX, remove, remove_leftovers, unfinished_name
 
-UNFINISHED_SUFFIX = ".part"
-_LONGEST = 150  # bytes of a target's name that its unfinished one repeats
+__all__ = [
+    "UNFINISHED_SUFFIX", "make_folder", "output_error", "replacing", "write_bytes", "write_json", "write_text",
+]  # fmt: skip
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -96,10 +97,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Notes
     -----
     When the block raises, what it wrote is removed, and an older `path` stays as it was. Replacing a *folder* takes two
-    renames, so a power cut between them leaves none under the final name; files are replaced in one step.
+    renames, so a power cut between them leaves none under the final name until somebody writes there again
+    (`mdm_studio.io.leftovers`); files are replaced in one step.
     """
     path = Path(path)
-    unfinished = unfinished_path(path)
+    _tidy(path.parent)
+    unfinished = path.with_name(unfinished_name(path.name))
     try:
         _check_there(path.parent)
         yield unfinished
@@ -108,14 +111,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        _remove(unfinished)
+        remove(unfinished)
 
 
-def unfinished_path(path: Path) -> Path:
-    """A hidden name beside `path` that nobody else has, for what is to become `path`."""
-    # cut so that a target of the longest name allowed, which is counted in bytes, leaves room for the extra letters
-    name = os.fsencode(path.name)[:_LONGEST].decode("utf-8", "ignore") or "file"
-    return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED_SUFFIX}")
+@functools.lru_cache(maxsize=1000)
+def _tidy(folder: Path) -> None:
+    """Remove what killed processes left in a folder: once, before this process first writes there."""
+    remove_leftovers(folder)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -159,21 +161,13 @@ def _move(source: Path, target: Path) -> None:
     elif not target.exists():
         source.rename(target)
     else:  # a folder cannot be renamed over a folder that holds something
-        old = source.with_suffix(".old")
+        old = source.with_suffix(SET_ASIDE_SUFFIX)
         target.rename(old)
         source.rename(target)
-        _remove(old)
+        remove(old)
     if os.name == "posix":  # the rename itself lives in the folder; other systems cannot open folders
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)

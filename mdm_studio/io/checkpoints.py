@@ -5,14 +5,17 @@ The facts are JSON in the file's own header, so a checkpoint is a single file an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mdm_studio.errors import CheckpointError
 from mdm_studio.io.atomic import output_error, replacing
+from mdm_studio.io.leftovers import remove, unfinished_name
 
 _FACTS = "mdm_studio"
 VERSION = 1
@@ -30,12 +33,28 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Any], facts: Mapping[str,
     from safetensors.torch import save_file
 
     header = {_FACTS: json.dumps({"version": VERSION, **facts})}
-    with replacing(path) as unfinished:
+    with replacing(path) as unfinished, _own_folder(unfinished) as folder:
+        made = folder / "tensors"
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=header)
+            save_file({name: value.contiguous() for name, value in tensors.items()}, made, metadata=header)
         except SafetensorError as error:  # how the library reports what the system refused, number and all
             number = re.search(r"os error (\d+)", str(error))
             raise output_error(path, OSError(int(number[1]) if number else 0, str(error))) from error
+        plain = folder / "plain"
+        plain.touch()
+        made.chmod(stat.S_IMODE(plain.stat().st_mode))  # the library keeps its files from everybody else
+        made.replace(unfinished)
+
+
+@contextlib.contextmanager
+def _own_folder(unfinished: Path) -> Iterator[Path]:
+    """A hidden folder that ends with the block: a killed library leaves its own temporary files nowhere else."""
+    folder = unfinished.with_name(unfinished_name(unfinished.name.split(".")[1]))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def read_checkpoint(path: Path, device: str = "cpu", *, prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,6 +27,9 @@ class FolderLock:
     ----------
     folder : Path
         Made if it is missing.
+    inherited : int or None
+        File descriptor of the lock that the parent process took and handed down (`hand_down`). The lock is taken as usual if
+        it is none of this folder.
 
     Attributes
     ----------
@@ -41,16 +44,32 @@ class FolderLock:
         If nothing can be written there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, inherited: int | None = None) -> None:
         self._path = folder / LOCK_FILE
         self.supported = True
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
+            if inherited is not None and self._adopt(inherited):
+                self._file = inherited
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = self._open()
             self._folder = os.stat(folder)
             self._sign()
         except OSError as error:
             raise output_error(folder, error) from error
+
+    def hand_down(self) -> int | None:
+        """File descriptor for a child process, which holds the folder from its first moment; None where there is none to give.
+
+        The child gives it to its own `FolderLock`; `forget` ends the holding of this process alone.
+        """
+        return self._file if self.supported and _INHERITED and self._file >= 0 else None
+
+    def forget(self) -> None:
+        """Leave the folder to the child process that the lock was handed down to."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def release(self) -> None:
         """Let others in; a second call does nothing."""
@@ -60,6 +79,17 @@ class FolderLock:
                     self._path.unlink()
             os.close(self._file)
             self._file = -1
+
+    def _adopt(self, file: int) -> bool:
+        """Whether `file` is the lock of this folder and held; it is then kept from what this process starts."""
+        try:
+            ours = os.path.samestat(os.fstat(file), os.stat(self._path))
+            if ours:
+                _lock(file)  # held already, unless it was handed down from nobody
+                os.set_inheritable(file, False)
+        except OSError:
+            return False
+        return ours
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder` is the one that is held, whatever its name was."""
@@ -107,8 +137,9 @@ class FolderLock:
 
     def _sign(self) -> None:
         with contextlib.suppress(OSError):  # it is for people: a full disk has no room for it
+            os.lseek(self._file, 0, os.SEEK_SET)
             os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
+            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode(errors="replace"))
 
     def _open(self) -> int:
         """A file descriptor that holds the lock."""
@@ -174,6 +205,8 @@ def _name_of(file: int) -> str:
 if sys.platform == "win32":
     import msvcrt
 
+    _INHERITED = False  # a lock is its process's own
+
     def _lock(file: int) -> None:
         os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
         try:
@@ -185,6 +218,8 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _INHERITED = True  # a lock is the open file's, which a child shares
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

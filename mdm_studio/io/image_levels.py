@@ -55,6 +55,7 @@ class ImageLevels:
     def as_image(self, channels: tuple[int, ...] = ()) -> ArrayImage:
         """As planes of raw pixels; ChannelsError if there are no such channels. None are the usual ones."""
         image = ArrayImage(self.levels, rgb=self.rgb, channel_axis=self.channel_axis, name=self.name, source=self.path)
+        image.pixel_size, image.unit = (self.pixel_size, self.unit) if self.unit else (None, None)
         return image.reading(channels or usual_channels(image.available))
 
     @property

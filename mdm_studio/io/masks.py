@@ -21,6 +21,7 @@ from __future__ import annotations
 import colorsys
 import contextlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -105,7 +106,7 @@ def open_mask(
         raise ValueError(f"axes {axes!r} do not describe the shape {shape}: stack axes, C, Y, X in this order are wanted")
     _check_format(format, spec)
     path = mask_path(stem.parent, stem.name, format)
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path} exists already: pass --overwrite to replace it, or choose another folder")
     with replacing(path) as unfinished, _FORMATS[format](unfinished, spec) as writer:
         yield writer

@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mdm_studio.io.atomic import output_error, unfinished_path
+from mdm_studio.io.atomic import output_error
+from mdm_studio.io.leftovers import unfinished_name
 
 IN_MEMORY = 2048 * 2048
 """Pixels of the largest array that is kept in memory."""
@@ -28,7 +29,7 @@ class Scratch:
     """
 
     def __init__(self, beside: Path) -> None:
-        self._folder = unfinished_path(beside)
+        self._folder = beside.with_name(unfinished_name(beside.name))
 
     def array(self, name: str, shape: tuple[int, int], dtype: DTypeLike) -> Any:
         """An array: NumPy's, or zarr's, which takes and gives the same slices.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,8 +114,8 @@ def join_tables(paths: Sequence[Path], target: str | Path) -> None:
 
 def is_whole_table(path: Path) -> bool:
     """Whether a table of `write_table` is there; of a Parquet file, that its end is, too."""
-    if path.suffix == ".csv" or not path.is_file():
-        return path.is_file()
+    if path.suffix == ".csv" or not os.path.isfile(path):
+        return os.path.isfile(path)
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - len(_PARQUET_END)))
         return file.read() == _PARQUET_END

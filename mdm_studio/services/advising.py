@@ -21,7 +21,7 @@ from mdm_studio.engine.heads import subsample
 from mdm_studio.io.atomic import make_folder, replacing
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import find_images, open_image
-from mdm_studio.io.labels import check_learnable, find_labels, read_labels
+from mdm_studio.io.labels import check_learnable, find_labels, read_labels_of
 from mdm_studio.services.extraction import load_for_features
 from mdm_studio.services.fitting import FitStep, LabelledPoints, gather_features
 
@@ -120,7 +120,7 @@ def _read_strokes(label_files: Mapping[Path, Path], request: AdviceRequest) -> I
     for path, label_path in label_files.items():
         with open_image(path, request.channels) as image:
             for plane in range(image.planes):
-                label_map = read_labels(label_path, (image.height, image.width), plane)
+                label_map = read_labels_of(label_path, image, plane)
                 strokes, count = find_strokes(label_map, request.unlabelled)
                 rows, cols = np.nonzero(strokes)
                 numbers = strokes[rows, cols] - 1

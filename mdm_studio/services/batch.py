@@ -20,6 +20,7 @@ from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.io.file_signature import Signature, signature, state_of
 from mdm_studio.io.images import ImageFile, image_name, open_image
 from mdm_studio.io.mask_spec import MaskWriter
 from mdm_studio.io.masks import open_mask
@@ -27,6 +28,7 @@ from mdm_studio.io.scratch import Scratch
 from mdm_studio.io.tables import write_table
 from mdm_studio.services.classifier import Classifier
 from mdm_studio.services.export_request import FileResult, PredictOptions, TileProgress, raise_failures
+from mdm_studio.services.image_kinds import differences
 
 __all__ = [
     "LARGE", "FileResult", "PredictOptions", "TileProgress", "background_of", "predict_file", "predict_files", "raise_failures",
@@ -34,6 +36,11 @@ __all__ = [
 
 LARGE = 4096 * 4096  # pixels; the features of a larger image would fill the cache's budget for a single use
 _Place = tuple[int, ...]
+_TRIES = 3
+_CHANGED = (
+    "{path} changed each of the {tries} times that it was predicted, and no mask of it is up to date: predict it again when "
+    "nothing writes to it any more"
+)
 
 
 def predict_files(
@@ -57,20 +64,36 @@ def predict_file(
 ) -> Generator[TileProgress, None, FileResult]:
     """Predict one image and replace what is there; yields after each tile and returns what became of it.
 
-    The folder of the masks must be there; the others in it are made.
+    An image that is written to meanwhile is predicted again, a few times; then it fails, and what is there stays. The folder of
+    the masks must be there; the others in it are made.
     """
     begin = time.perf_counter()
     outputs = options.paths(image_name(path))
-    try:
-        for file in outputs.values():
-            make_folder(file.parent, within=options.out)
-        with open_image(path, classifier.info.channels) as image:
-            work = _Work(classifier, image, options, outputs)
-            yield from work.run(cache if image.height * image.width <= LARGE else None)
-    except MDMStudioError as error:
-        return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
-    found = {value: int(work.counts[value]) for value in work.values.tolist()}
-    return FileResult(path, "done", outputs, time.perf_counter() - begin, found, work.message(), work.objects)
+    for _ in range(_TRIES):
+        state = state_of(path)
+        try:
+            for output in outputs.values():
+                make_folder(output.parent, within=options.out)
+            with open_image(path, classifier.info.channels) as image:
+                work = _Work(classifier, image, options, outputs, state)
+                yield from work.run(cache if image.height * image.width <= LARGE else None)
+        except _ChangedError:
+            continue
+        except MDMStudioError as error:
+            if state_of(path) != state and path.exists():  # half of the old and half of the new one was read
+                continue
+            return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
+        written = {kind: signature(output) or (0, 0) for kind, output in outputs.items()}
+        found = {value: int(work.counts[value]) for value in work.values.tolist()}
+        seconds = time.perf_counter() - begin
+        return FileResult(
+            path, "done", outputs, seconds, found, work.message(), work.objects, work.differs, work.source, written
+        )
+    return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=_CHANGED.format(path=path, tries=_TRIES))
+
+
+class _ChangedError(Exception):
+    """An image was written to while it was predicted."""
 
 
 def background_of(options: PredictOptions, values: Sequence[int]) -> int:
@@ -87,6 +110,7 @@ class _Work:
     image: ImageFile
     options: PredictOptions
     outputs: Mapping[str, Path]
+    state: tuple[int, ...] | None
     objects: int = 0
     uncut: int = 0
     columns: list[Columns] = field(default_factory=list)
@@ -97,6 +121,12 @@ class _Work:
         self.counts = np.zeros(self.values.max() + 1, np.int64)
         smooth = self.options.smooth
         self.smooth = self.classifier.info.smooth if smooth is None else smooth
+        self.differs = differences(self.classifier.info, self.image, str(self.image.path))
+
+    @property
+    def source(self) -> Signature:
+        """Signature of the file that was read."""
+        return (self.state[0], self.state[1]) if self.state else (0, 0)
 
     def message(self) -> str:
         if not self.uncut:
@@ -118,6 +148,8 @@ class _Work:
                 for step, note in self._plane(source, index, place, writers, scratch):
                     pixels = image.planes * image.height * image.width
                     yield TileProgress(image.path, index * steps + step, image.planes * steps, pixels, note)
+            if state_of(image.path) != self.state:  # before any output takes its name
+                raise _ChangedError
             for kind in self.options.tables:
                 write_table(self.outputs[kind], self._table())
 
@@ -131,9 +163,10 @@ class _Work:
         if how is not None:
             mask = scratch.array("mask", shape, self.dtype)
             likely = scratch.array("probability", shape, np.float32) if how.method == "watershed" else None
-        tiles = predict_plane(self.classifier.ensemble, source, smooth=self.smooth)
-        for number, (rows, cols, found) in enumerate(tiles, start=1):
+        known = 0
+        for rows, cols, found in predict_plane(self.classifier.ensemble, source, smooth=self.smooth):
             tile = self._tile(found)
+            known += tile.size
             self.counts += np.bincount(tile.ravel(), minlength=len(self.counts))
             writers["mask"].write(rows.start, cols.start, tile, index=place)
             if "probabilities" in writers:
@@ -144,7 +177,8 @@ class _Work:
                 mask[rows, cols] = tile
             if likely is not None:
                 likely[rows, cols] = np.take_along_axis(found.probabilities, found.labels[None], axis=0)[0]
-            yield number, ""
+            del found  # of many classes it is large: not beside the next one
+            yield known * len(source.grid) // (shape[0] * shape[1]), ""
         if how is not None:
             background = background_of(self.options, self.values.tolist())
             objects = yield from _noted(find_objects(mask, how, background, scratch.array, likely), len(source.grid))

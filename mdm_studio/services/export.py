@@ -7,6 +7,7 @@ and unfinished files are swept. Every image is accounted for in ``export.json``.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError, ProjectError, UsageError
-from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.classifier_file import classifier_digest, read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
+from mdm_studio.io.leftovers import remove_leftovers
 from mdm_studio.io.tables import join_tables
 from mdm_studio.services.export_pace import Pace
-from mdm_studio.services.export_record import REPORT, Record, classifier_digest, recipes
+from mdm_studio.services.export_record import REPORT, Record, recipes
 from mdm_studio.services.export_report import Report
 from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress, raise_failures
 from mdm_studio.services.jobs.states import JobReport
@@ -144,7 +146,7 @@ def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iter
     digest = classifier_digest(info, tensors)
     smooth = info.smooth if request.options.smooth is None else request.options.smooth
     alone = not (request.workers or request.scheduler)
-    loaded = _load(request) if alone else None  # before anything is made
+    loaded = _load(request, digest) if alone else None  # before anything is made
     with _held(request.options.out) as lock:
         sweep(request.options.out)
         record = Record(request.options.out)
@@ -214,7 +216,7 @@ class _Export:
                 if isinstance(event, FileResult):
                     self._check_folder()
                     if event.state == "done":
-                        self.record.done(event.image, event.outputs, self.wanted)
+                        self.record.done(event.outputs, self.wanted, event.source, event.written)
                     self.report.add(event)
                 yield event
 
@@ -236,14 +238,14 @@ class _Export:
                 if entry.recipe == self.wanted[kind] and key.startswith("tables/") and key.endswith(f".{kind}")
             ]
             target = out / f"{MEASUREMENTS}.{kind}"
-            join_tables([path for path in tables if path.exists()], target)
-            self.record.done(out, {kind: target}, self.wanted)
+            join_tables([path for path in tables if os.path.exists(path)], target)
+            self.record.done({kind: target}, self.wanted)
 
 
-def _load(request: ExportRequest) -> Classifier:
+def _load(request: ExportRequest, digest: str) -> Classifier:
     from mdm_studio.services.classifier import load_classifier
 
-    return load_classifier(request.classifier, backbone=request.backbone, device=request.device)
+    return load_classifier(request.classifier, backbone=request.backbone, device=request.device, digest=digest)
 
 
 def _one_by_one(
@@ -298,6 +300,7 @@ def _held(out: Path) -> Iterator[FolderLock]:
 def sweep(out: Path) -> None:
     """Remove what killed exports left unfinished in a folder; call it while holding the folder."""
     for folder in _FOLDERS:
+        remove_leftovers(out / folder)
         with contextlib.suppress(OSError):
             for path in list((out / folder).iterdir()):
                 if _SWEPT.fullmatch(path.name):

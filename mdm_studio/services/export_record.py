@@ -22,12 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import output_error
-from mdm_studio.io.classifier_file import ClassifierInfo
+from mdm_studio.io.file_signature import Signature, describing, signature
 from mdm_studio.io.images import image_name
 from mdm_studio.io.masks import has_whole
 from mdm_studio.io.tables import is_whole_table
@@ -35,8 +32,6 @@ from mdm_studio.services.export_request import PredictOptions
 
 REPORT = "export.json"
 JOURNAL = ".export.jsonl"
-Signature = tuple[int, int]
-"""Bytes and time of change of a file."""
 Verdict = Literal["do", "keep", "refuse"]
 
 _VERSION = 1  # of what is written for the same settings
@@ -59,19 +54,6 @@ class FileEntry:
     written: Signature
 
 
-def classifier_digest(info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Hex digest of everything about a classifier that its masks depend on: the same fit saved twice has one digest."""
-    facts = asdict(info)
-    for name in ("training", "ensemble", "backbone", "head", "embedded"):  # how it was made, and a name that may change
-        del facts[name]
-    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {value.shape} {value.dtype.str}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
 def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]:
     """Digest, for each kind of output, of what it depends on: classifier and smoothing; of objects also how they are found."""
     common = [_VERSION, digest, smooth]
@@ -81,16 +63,6 @@ def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]
         facts = [*common, objects] if kind in ("objects", "csv", "parquet") else common
         found[kind] = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
     return found
-
-
-def signature(path: Path) -> Signature | None:
-    """Signature of a file, or of what describes a zarr folder; None if it is not there."""
-    try:
-        inner = next((path / name for name in ("zarr.json", ".zattrs") if (path / name).is_file()), path)
-        facts = inner.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns
 
 
 class Record:
@@ -131,7 +103,10 @@ class Record:
         states = {}
         for kind, path in outputs.items():
             entry = self.files.get(self._key(path))
-            states[path] = judge(entry, signature(path), source, wanted[kind], whole=lambda p=path: is_whole(p))
+            there = signature(path)
+            if entry is not None and entry.written == describing(path):  # as zarr folders were noted before
+                there = entry.written
+            states[path] = judge(entry, there, source, wanted[kind], whole=lambda p=path: is_whole(p))
         if all(state in ("current", "edited") for state in states.values()):
             return "keep", "already there"
         for path, state in states.items():
@@ -149,11 +124,31 @@ class Record:
                 now[self._key(path)] = FileEntry("", (0, 0), (0, 0))
         self._note(now)
 
-    def done(self, image: Path, outputs: Mapping[str, Path], wanted: Mapping[str, str]) -> None:
-        """Note what was written for an image."""
-        source = signature(image) or (0, 0)
-        now = {self._key(path): FileEntry(wanted[kind], source, signature(path) or (0, 0)) for kind, path in outputs.items()}
-        self._note(now)
+    def done(
+        self,
+        outputs: Mapping[str, Path],
+        wanted: Mapping[str, str],
+        source: Signature = (0, 0),
+        written: Mapping[str, Signature] | None = None,
+    ) -> None:
+        """Note what was written.
+
+        Parameters
+        ----------
+        outputs, wanted : mapping
+            File and recipe of each kind of output.
+        source : (int, int)
+            Signature of the image, taken before it was opened.
+        written : mapping, optional
+            Signatures of the outputs, taken when they were written; otherwise those of now.
+        """
+        known = written or {}
+        self._note(
+            {
+                self._key(path): FileEntry(wanted[kind], source, known.get(kind) or signature(path) or (0, 0))
+                for kind, path in outputs.items()
+            }
+        )
 
     def finish(self) -> None:
         """Forget the unfinished run; its files stand in the report."""

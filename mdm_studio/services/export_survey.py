@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 from mdm_studio.errors import ClassifierError, InputError
 from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.file_signature import signature
 from mdm_studio.io.images import ImageFile, check_unique_names, find_images, image_name, open_image
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, Source, options_of, out_of
-from mdm_studio.services.export_record import Record, judge, signature
+from mdm_studio.services.export_record import Record, judge
 
 LOOKED_AT = 16  # images opened, from the first to the last; formats without tiles are decoded for it, and the others are alike
 _MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
