@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.images import ImageFile, decoding, image_name, open_image
+from mdm_studio.io.images.ome_zarr import open_zarr_levels
+from mdm_studio.io.images.zarr_groups import is_zarr
 
 WHOLE = 1 << 26
 """Bytes of an image that are read at once, and stay in memory as long as it is open."""
@@ -85,7 +87,7 @@ def open_levels(path: Path) -> ImageLevels:
             array = _shown(_Lazy(image)[tuple(slice(None) for _ in shape)], image)
             image.close()
             return ImageLevels(path, image.name, [array], image.rgb, _channel_axis(image), size, unit)
-        if path.suffix.lower() == ".zarr" and not image.rgb:
+        if is_zarr(path) and not image.rgb:
             levels, axis = _zarr_levels(path)
             image.close()
             return ImageLevels(path, image.name, levels, rgb=False, channel_axis=axis, pixel_size=size, unit=unit)
@@ -164,22 +166,9 @@ def _coarse(lazy: _Lazy) -> list[NDArray[Any]]:
 
 def _zarr_levels(path: Path) -> tuple[list[Any], int | None]:
     """Arrays of an OME-Zarr's levels, and which axis is channels."""
-    import zarr
-
     with decoding(path):
-        group: Any = zarr.open_group(path, mode="r")
-        if "multiscales" not in _metadata(group) and "0" in group:  # the layout of bioformats2raw
-            group = group["0"]
-        multiscale = _metadata(group)["multiscales"][0]
-        levels = [group[dataset["path"]] for dataset in multiscale["datasets"]]
-        axes = multiscale.get("axes") or list("tczyx"[-levels[0].ndim :])
-        names = "".join((axis if isinstance(axis, str) else axis["name"])[:1].lower() for axis in axes)
-    return levels, names.index("c") if "c" in names else None
-
-
-def _metadata(group: Any) -> dict[str, Any]:
-    attributes = group.attrs.asdict()
-    return dict(attributes.get("ome", attributes))  # 0.5 keeps under "ome" what was at the top before
+        levels = open_zarr_levels(path)
+    return levels.arrays, levels.axes.index("C") if "C" in levels.axes else None
 
 
 def level_for(path: Path, wanted: int) -> ImageLevels | None:
@@ -187,7 +176,7 @@ def level_for(path: Path, wanted: int) -> ImageLevels | None:
 
     For those who need no more: a thumbnail of a slide is then read within milliseconds.
     """
-    if path.suffix.lower() != ".zarr":
+    if not is_zarr(path):
         return None
     levels, axis = _zarr_levels(path)
     enough = [level for level in levels if level.shape[-1] * level.shape[-2] >= wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def predict_file(
     except MDMStudioError as error:
         return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
     found = {value: int(work.counts[value]) for value in work.values.tolist()}
-    return FileResult(path, "done", outputs, time.perf_counter() - begin, found, work.message(), work.objects)
+    result = FileResult(path, "done", outputs, time.perf_counter() - begin, found, work.message(), work.objects)
+    return replace(result, left_out=image.left_out, notes=image.notes)
 
 
 def background_of(options: PredictOptions, values: Sequence[int]) -> int:

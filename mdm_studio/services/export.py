@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -196,6 +196,7 @@ class _Export:
                 to_do.append(path)
                 continue
             found = FileResult(path, "skipped" if verdict == "keep" else "failed", outputs, message=words)
+            found = replace(found, **self.record.remarks(outputs))
             self.report.add(found)
             yield found
         self.record.begin(to_do, self.request.options)
@@ -204,6 +205,7 @@ class _Export:
                 if isinstance(event, FileResult):
                     if event.state == "done":
                         self.record.done(event.image, event.outputs, self.wanted)
+                        self.record.remark(event.outputs, event.left_out, event.notes)
                     self.report.add(event)
                 yield event
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
 from mdm_studio.io.masks import MaskFormat, mask_path
+from mdm_studio.io.remarks import remarks
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -184,6 +185,8 @@ class FileResult:
         Why it failed or was skipped; of an image that is done what should be known of it.
     objects : int
         Objects found.
+    left_out, notes : tuple of str
+        Parts of the image's file that were not read, and what else should be known of it; see `ImageFile`.
     """
 
     image: Path
@@ -193,6 +196,13 @@ class FileResult:
     pixels: dict[int, int] = field(default_factory=dict)
     message: str = ""
     objects: int = 0
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Both, in words."""
+        return remarks(self.left_out, self.notes)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
             tif, ome = _open_whole(path, ome.master)
         imagej, odd = _imagej(tif)
         notes += odd
+        odd_files = [file for image in ome.images for file in image.files if _is_odd(path.parent / file)]
+        if odd_files:
+            raise ValueError(f"its part {odd_files[0]} is no file")
         if tif.is_ome and not ome.images:
             tif = _without(tif, is_ome=False)
         try:
@@ -77,6 +80,10 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
         tif.close()
         raise
     return tif, Metadata(ome, imagej, notes)
+
+
+def _is_odd(path: Path) -> bool:
+    return path.exists() and not (path.is_file() or path.is_dir())  # a pipe would be waited for for ever
 
 
 def _without(tif: TiffFile, **flags: bool) -> TiffFile:
@@ -124,6 +131,32 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
+def first_of_parts(path: Path) -> Path:
+    """The first file, of those that are there, of the image that `path` is a part of; itself if it is no part, or damaged."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            ome, _ = _ome(tif, path.name)
+        place = path.parent / ome.master
+        if ome.master and place.is_file():
+            if place.suffix.lower() in (".tif", ".tiff"):
+                return place
+            ome = parse_ome_xml(read_companion(place), path.name)
+    except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
+        return path
+    first = path
+    for image in ome.images:
+        there = [path if file in ("", path.name) else path.parent / file for file in image.files]
+        there = [file for file in there if file.is_file()]
+        if path not in there:
+            continue
+        if there[0] == path:
+            return path
+        first = there[0] if first == path else first
+    return first
+
+
 # ---- the main image ----------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +186,9 @@ def main_image(tif: TiffFile, metadata: Metadata, path: Path) -> MainImage:
     _check_imagej(tif, series, metadata.imagej)
     empty = _check_bytes(series)
     left_out = [_others(here, series), *_undescribed(metadata.ome, described), _unused_pages(tif)]
-    return MainImage(series, ome, tuple(words for words in left_out if words), (empty,) if empty else ())
+    others = [file for file in ome.files if file not in own] if ome is not None else []
+    notes = [f"it is one image with {_listed(others)}" if others else "", empty]
+    return MainImage(series, ome, tuple(words for words in left_out if words), tuple(words for words in notes if words))
 
 
 def _described(series: Sequence[TiffPageSeries], ome: OmeXml) -> list[OmeImage | None]:
@@ -232,12 +267,15 @@ def _check_parts(series: TiffPageSeries, ome: OmeImage | None, folder: Path) -> 
     if ome is not None:
         missing = [file for file in ome.files if file and not (folder / file).is_file()]
         if missing:
-            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-            raise FileNotFoundError(", ".join(missing[:_NAMED]) + more)
+            raise FileNotFoundError(_listed(missing))
     absent = sum(page is None for page in series.pages)
     if absent:
         total = len(series.pages)
         raise EOFError(f"{absent} of its {total} planes are missing: the file is cut off, or its metadata are wrong")
+
+
+def _listed(files: Sequence[str]) -> str:
+    return ", ".join(files[:_NAMED]) + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
 
 
 def _check_imagej(tif: TiffFile, series: TiffPageSeries, imagej: dict[str, Any]) -> None:
