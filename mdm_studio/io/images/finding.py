@@ -15,7 +15,7 @@ from pathlib import Path
 from mdm_studio.errors import InputError, NoImagesError
 from mdm_studio.io.images.formats import LISTED, OPENERS, image_name
 from mdm_studio.io.images.tiff_parts import first_of_parts
-from mdm_studio.io.images.zarr_groups import SUFFIX, images_in, is_zarr
+from mdm_studio.io.images.zarr_groups import SUFFIX, holds_images, images_in, is_zarr, zarr_root
 from mdm_studio.io.remarks import tell
 
 _SPECIAL = {
@@ -147,8 +147,8 @@ def _images_at(path: Path, *, inside: bool = False) -> list[Path]:
     except OSError:
         mode = None  # opening it will tell what is wrong
     folder = mode is not None and stat.S_ISDIR(mode)
-    if inside and folder and is_zarr(path):
-        return _in_zarr(path)
+    if inside and folder and path.suffix.lower() != SUFFIX and zarr_root(path) is not None:
+        return _in_zarr(path) if holds_images(path) else []
     if path.suffix.lower() not in OPENERS:
         return []
     if folder and path.suffix.lower() == SUFFIX:
