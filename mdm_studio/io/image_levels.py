@@ -43,6 +43,8 @@ class ImageLevels:
         Which axis is channels.
     pixel_size, unit : (float, float), str
         Height and width of a pixel; 1 and an empty unit if the file does not say.
+    remarks : tuple of str
+        What should be known of the file: parts that are left out, see `ImageFile`.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ImageLevels:
     channel_axis: int | None
     pixel_size: tuple[float, float]
     unit: str
+    remarks: tuple[str, ...] = ()
     _file: ImageFile | None = field(default=None, repr=False)
 
     def as_image(self, channels: tuple[int, ...] = ()) -> ArrayImage:
@@ -86,12 +89,13 @@ def open_levels(path: Path) -> ImageLevels:
         if int(np.prod(shape, dtype=np.int64)) * image.dtype.itemsize <= WHOLE:
             array = _shown(_Lazy(image)[tuple(slice(None) for _ in shape)], image)
             image.close()
-            return ImageLevels(path, image.name, [array], image.rgb, _channel_axis(image), size, unit)
+            return ImageLevels(path, image.name, [array], image.rgb, _channel_axis(image), size, unit, image.remarks)
         if is_zarr(path) and not image.rgb:
             levels, axis = _zarr_levels(path)
             image.close()
-            return ImageLevels(path, image.name, levels, rgb=False, channel_axis=axis, pixel_size=size, unit=unit)
-        return ImageLevels(path, image.name, _lazy_levels(image), image.rgb, _channel_axis(image), size, unit, image)
+            return ImageLevels(path, image.name, levels, False, axis, size, unit, image.remarks)
+        axis = _channel_axis(image)
+        return ImageLevels(path, image.name, _lazy_levels(image), image.rgb, axis, size, unit, image.remarks, image)
     except BaseException:
         image.close()
         raise
