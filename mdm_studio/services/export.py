@@ -196,7 +196,8 @@ class _Export:
                 to_do.append(path)
                 continue
             found = FileResult(path, "skipped" if verdict == "keep" else "failed", outputs, message=words)
-            found = replace(found, **self.record.remarks(outputs))
+            left_out, notes = self.record.remarks(outputs)
+            found = replace(found, left_out=left_out, notes=notes)
             self.report.add(found)
             yield found
         self.record.begin(to_do, self.request.options)

@@ -164,10 +164,10 @@ class Record:
             keys = [self._key(path) for path in outputs.values()]
             self._note({key: replace(self.files[key], left_out=left_out, notes=notes) for key in keys})
 
-    def remarks(self, outputs: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
-        """What `remark` noted, as fields of a `FileResult`."""
+    def remarks(self, outputs: Mapping[str, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `remark` noted: what was left out, and notes."""
         entries = [self.files[key] for key in map(self._key, outputs.values()) if key in self.files]
-        return {"left_out": entries[0].left_out, "notes": entries[0].notes} if entries else {}
+        return (entries[0].left_out, entries[0].notes) if entries else ((), ())
 
     def finish(self) -> None:
         """Forget the unfinished run; its files stand in the report."""

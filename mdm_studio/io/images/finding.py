@@ -228,7 +228,8 @@ def _walk(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
 def _folders(top: Path) -> Iterator[Path]:
     """A folder and those below it, each once, links after all that are none; zarr folders are not entered."""
     seen: set[tuple[int, int]] = set()
-    waiting, links = [top], []
+    waiting: list[Path] = [top]
+    links: list[Path] = []
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         try:

@@ -87,7 +87,7 @@ def _is_odd(path: Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())  # a pipe would be waited for for ever
 
 
-def _without(tif: TiffFile, **flags: bool) -> TiffFile:
+def _without(tif: TiffFile, **flags: Any) -> TiffFile:
     import tifffile
 
     tif.close()
