@@ -16,6 +16,7 @@ from mdm_studio.cli import backbones
 from mdm_studio.cli.advise import advise
 from mdm_studio.cli.cache import app as cache
 from mdm_studio.cli.clusters import clusters
+from mdm_studio.cli.common import forget_remarks, hear
 from mdm_studio.cli.demo import demo
 from mdm_studio.cli.desktop import app as desktop
 from mdm_studio.cli.desktop import install_desktop
@@ -30,6 +31,7 @@ from mdm_studio.cli.probe import probe
 from mdm_studio.cli.sample import sample
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.names import one_line
+from mdm_studio.io.remarks import heard
 
 DEBUG_VARIABLE = "MDM_STUDIO_DEBUG"
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -76,6 +78,8 @@ def _root(
     """From unlabelled images and a few brush strokes to segmentation masks. Without a command the window opens."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
+    forget_remarks()
+    context.with_resource(heard(hear))
     if context.invoked_subcommand is None:
         desktop()
 

@@ -89,6 +89,12 @@ def open_cache(folder: Path | None, no_cache: bool, *, needed: bool = False) -> 
     return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES, optional=not needed)
 
 
+REMARKS: dict[str, list[str]] = {}
+"""What was told of the files that this command has read, by their paths."""
+_SAME = 10  # files of which the same is said
+_told: dict[str, int] = {}
+
+
 def say(text: str) -> None:
     """One line for the user, on stderr: stdout belongs to results. Names with control characters in them stay one line."""
     print(one_line(text), file=sys.stderr)  # noqa: T201
@@ -101,8 +107,26 @@ def cell(text: str) -> str:
     return escape(one_line(text))
 
 
+def forget_remarks() -> None:
+    """Begin a command: nothing was told yet."""
+    REMARKS.clear()
+    _told.clear()
+
+
+def hear(path: str, words: str) -> None:
+    """Say what should be known of a file, and keep it for `print_json`; the same of many files is said of the first ones."""
+    REMARKS.setdefault(path, []).append(words)
+    _told[words] = same = _told.get(words, 0) + 1
+    if same <= _SAME:
+        say(f"{path}: {words}")
+    elif same == _SAME + 1:
+        say(f"and of other files too: {words}")
+
+
 def print_json(values: Any) -> None:
-    """One JSON document on stdout; NaN becomes null."""
+    """One JSON document on stdout, with what was told of the files that were read; NaN becomes null."""
+    if REMARKS and isinstance(values, dict):
+        values = {**values, "remarks": REMARKS}
     print(json.dumps(_plain(values), indent=2))  # noqa: T201
 
 

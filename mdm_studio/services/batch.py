@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,10 @@ def predict_file(
         written = {kind: signature(output) or (0, 0) for kind, output in outputs.items()}
         found = {value: int(work.counts[value]) for value in work.values.tolist()}
         seconds = time.perf_counter() - begin
-        return FileResult(
+        result = FileResult(
             path, "done", outputs, seconds, found, work.message(), work.objects, work.differs, work.source, written
         )
+        return replace(result, left_out=image.left_out, notes=image.notes)
     return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=_CHANGED.format(path=path, tries=_TRIES))
 
 

@@ -251,6 +251,8 @@ def _result(facts: Mapping[str, Any]) -> FileResult:
         facts["differs"],
         tuple(facts["source"]),
         {kind: tuple(each) for kind, each in facts["written"].items()},
+        left_out=tuple(facts["left_out"]),
+        notes=tuple(facts["notes"]),
     )
 
 
@@ -295,6 +297,7 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
     from distributed import get_worker
 
     from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.io.remarks import heard
     from mdm_studio.services.batch import predict_file
 
     request = ExportRequest.from_json(order)
@@ -304,7 +307,8 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
     worker, told = get_worker(), 0.0
     while True:
         try:
-            event = next(steps)
+            with heard(lambda path, words: None):  # it is told where the results come together
+                event = next(steps)
         except StopIteration as end:
             return _facts(end.value)
         if time.monotonic() - told > _TELL_SECONDS:

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -208,6 +208,8 @@ class _Export:
                 to_do.append(path)
                 continue
             found = FileResult(path, "skipped" if verdict == "keep" else "failed", outputs, message=words)
+            left_out, notes = self.record.remarks(outputs)
+            found = replace(found, left_out=left_out, notes=notes)
             self.report.add(found)
             yield found
         self.record.begin(to_do, self.request.options)
@@ -217,6 +219,7 @@ class _Export:
                     self._check_folder()
                     if event.state == "done":
                         self.record.done(event.outputs, self.wanted, event.source, event.written)
+                        self.record.remark(event.outputs, event.left_out, event.notes)
                     self.report.add(event)
                 yield event
 

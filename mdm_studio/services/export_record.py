@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,11 +47,15 @@ class FileEntry:
         Digest of the classifier and the settings that it was written with; empty while its image is begun and not done.
     source, written : (int, int)
         Signature of the image it was made of, and its own when it was written.
+    left_out, notes : tuple of str
+        What was not read of that image, and what else should be known of it; see `ImageFile`.
     """
 
     recipe: str
     source: Signature
     written: Signature
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]:
@@ -150,6 +154,17 @@ class Record:
             }
         )
 
+    def remark(self, outputs: Mapping[str, Path], left_out: tuple[str, ...], notes: tuple[str, ...]) -> None:
+        """Note what was left out of the image that `outputs` were made of, for runs that find them there."""
+        if left_out or notes:
+            keys = [self._key(path) for path in outputs.values()]
+            self._note({key: replace(self.files[key], left_out=left_out, notes=notes) for key in keys})
+
+    def remarks(self, outputs: Mapping[str, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `remark` noted: what was left out, and notes."""
+        entries = [self.files[key] for key in map(self._key, outputs.values()) if key in self.files]
+        return (entries[0].left_out, entries[0].notes) if entries else ((), ())
+
     def finish(self) -> None:
         """Forget the unfinished run; its files stand in the report."""
         (self._out / JOURNAL).unlink(missing_ok=True)
@@ -235,7 +250,12 @@ def _read_lines(path: Path) -> Sequence[dict[str, FileEntry]]:
 
 
 def _entries(facts: Mapping[str, Any]) -> dict[str, FileEntry]:
-    return {key: FileEntry(each["recipe"], _pair(each["source"]), _pair(each["written"])) for key, each in facts.items()}
+    return {key: _entry(each) for key, each in facts.items()}
+
+
+def _entry(facts: Mapping[str, Any]) -> FileEntry:
+    left_out, notes = (tuple(map(str, facts.get(name, ()))) for name in ("left_out", "notes"))  # reports of old have none
+    return FileEntry(facts["recipe"], _pair(facts["source"]), _pair(facts["written"]), left_out, notes)
 
 
 def _pair(values: Sequence[int]) -> Signature:

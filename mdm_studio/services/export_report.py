@@ -116,6 +116,8 @@ class Report:
             "differs": result.differs,
             "objects": result.objects,
             "pixels": {str(value): count for value, count in result.pixels.items()},
+            "left_out": list(result.left_out),
+            "notes": list(result.notes),
             "outputs": {kind: file.relative_to(out).as_posix() for kind, file in result.outputs.items()},
         }
 

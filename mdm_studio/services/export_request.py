@@ -11,6 +11,7 @@ from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
 from mdm_studio.io.file_signature import Signature
 from mdm_studio.io.masks import MaskFormat, mask_path
+from mdm_studio.io.remarks import remarks
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -236,6 +237,8 @@ class FileResult:
         What differs from the images that the classifier was fitted on, in words that do not name the image.
     source, written : (int, int), mapping
         Signatures of the image, taken before it was opened, and of each output, when it was written.
+    left_out, notes : tuple of str
+        Parts of the image's file that were not read, and what else should be known of it; see `ImageFile`.
     """
 
     image: Path
@@ -248,6 +251,13 @@ class FileResult:
     differs: str = ""
     source: Signature = (0, 0)
     written: Mapping[str, Signature] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Both, in words."""
+        return remarks(self.left_out, self.notes)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Reader = Callable[[Any], list[tuple[Any, ...]]]
 PROJECT_FILE = "project.json"
 """A folder that holds this file is a project."""
 _NOTHING: list[tuple[Any, ...]] = [(None,)]  # napari's word for "read, and no layer came of it"
+_TOLD = 5  # images of which it is told what is left out
 _GAP = 16  # pixels between neighbours, as in the sample data
 
 
@@ -48,10 +49,14 @@ def read_folder(path: str) -> list[tuple[Any, ...]]:
         If a file cannot be read.
     """
     groups: dict[tuple[Any, ...], list[Path]] = {}
+    remarks: list[str] = []
     for file in find_images([path]):
         with open_image(file) as image:
             facts = (image.planes, image.channels, image.height, image.width, str(image.dtype), image.rgb)
         groups.setdefault(facts, []).append(file)
+        remarks += [f"{image.name}: {'; '.join(image.remarks)}"] if image.remarks else []
+    if remarks:
+        _tell(remarks)
     layers: list[tuple[Any, ...]] = []
     left = 0
     for (planes, channels, _, width, _, rgb), files in groups.items():
@@ -64,6 +69,13 @@ def read_folder(path: str) -> list[tuple[Any, ...]]:
         layers.append((data, {"name": name, "rgb": rgb, "metadata": {"names": names}, **place}, "image"))
         left += width + _GAP
     return layers
+
+
+def _tell(remarks: Sequence[str]) -> None:
+    from napari.utils.notifications import show_info
+
+    more = f" (and of {len(remarks) - _TOLD} other images)" if len(remarks) > _TOLD else ""
+    show_info("\n".join(remarks[:_TOLD]) + more)
 
 
 def _stack(files: Sequence[Path]) -> Any:

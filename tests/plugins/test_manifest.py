@@ -82,6 +82,24 @@ def test_a_folder_becomes_stacks_of_one_size(folder):
     np.testing.assert_array_equal(stack[1].compute(scheduler="synchronous"), PILImage.open(folder / "img1.png"))
 
 
+def test_a_folder_says_what_is_left_out_of_its_images(folder, monkeypatch):
+    from napari.utils import notifications
+
+    from napari_mdm_studio._readers import read_folder
+
+    told = []
+    monkeypatch.setattr(notifications, "show_info", told.append)
+    read_folder(str(folder))
+    assert told == []
+    frames = [PILImage.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for number in range(6):
+        frames[0].save(folder / f"m{number}.png", save_all=True, append_images=frames[1:])
+    read_folder(str(folder))
+    (text,) = told
+    assert text.startswith("m0: left out: frame 2 of 2\nm1: ")
+    assert text.endswith("(and of 1 other images)")
+
+
 def test_other_things_are_left_to_other_readers(tmp_path, folder):
     from napari_mdm_studio._readers import classifier_reader, folder_reader
 

@@ -41,7 +41,9 @@ LISTED = ", ".join(EXTENSIONS)
 def opener_of(path: Path) -> Opener | None:
     """How to open a file, by its extension; groups inside a zarr folder have none. None if it cannot be an image."""
     opener = OPENERS.get(path.suffix.lower())
-    return open_zarr if opener is None and is_zarr(path) else opener
+    if opener is None and zarr_root(path) is not None and (is_zarr(path) or not path.exists()):
+        return open_zarr
+    return opener
 
 
 def image_name(path: str | Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import struct
 import tokenize
 import zlib
@@ -19,6 +21,7 @@ from mdm_studio.io.file_signature import State, state_of
 from mdm_studio.io.images.formats import LISTED, image_name, opener_of
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
+from mdm_studio.io.remarks import remarks, tell
 
 # What decoders raise on damaged files. Errors of zarr, tifffile and imagecodecs are subclasses of ValueError, OSError,
 # KeyError or RuntimeError; Pillow adds SyntaxError for a broken PNG, NumPy TokenError for a broken header.
@@ -98,6 +101,11 @@ class ImageFile:
         name = f"{self.name}[{position}]" if position else self.name
         return _FilePlane(self.path, self._source, index, self._channels, self._state, rgb=self.rgb, name=name)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known of the file: what is left out of it, then `notes`."""
+        return remarks(self.left_out, self.notes)
+
     def close(self) -> None:
         """Close the file; planes cannot be read any more."""
         self._source.close()
@@ -140,6 +148,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
     state = state_of(path)  # before it is opened
     with decoding(path):
+        _check_file(path)
         source = opener(path, values=values)
         try:
             _check_pixels(source)
@@ -156,7 +165,17 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
             f"{path} has {source.shape[0]} channels and {asked} were asked for: choose from 0 to {source.shape[0] - 1} "
             "with --channels"
         )
-    return ImageFile(path, source, channels, state)
+    image = ImageFile(path, source, channels, state)
+    for words in image.remarks:
+        tell(path, words)
+    return image
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what waits for ever or has no end: pipes, sockets, devices."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise AdviceError("it is a pipe, a socket or a device, no file: leave it out")
 
 
 def _check_pixels(source: Source) -> None:
@@ -172,8 +191,7 @@ def decoding(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        missing = "the file is not there (any more)" if not path.exists() else f"a part of it is missing ({error})"
-        raise UnreadableImageError(f"cannot read {path}: {missing}; check the name and the drive") from error
+        raise UnreadableImageError(f"cannot read {path}: {_missing(path, error)}; check the name and the drive") from error
     except MemoryError as error:
         raise UnreadableImageError(
             f"cannot read {path}: there is not enough memory to decode it at once; convert it to a tiled TIFF or to "
@@ -186,3 +204,11 @@ def decoding(path: Path) -> Iterator[None]:
         raise UnreadableImageError(
             f"cannot read {path}: {reason} (damaged, or not what its extension says; replace it or leave it out)"
         ) from error
+
+
+def _missing(path: Path, error: FileNotFoundError) -> str:
+    if path.exists():
+        return f"a part of it is missing ({error})"
+    return (
+        f"it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "the file is not there (any more)"
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _ODD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 _NAMED = 5  # missing files that an error names
 _UNCOMPRESSED = 1
+_DESCRIPTION = 270
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
             tif, ome = _open_whole(path, ome.master)
         imagej, odd = _imagej(tif)
         notes += odd
+        odd_files = [file for image in ome.images for file in image.files if _is_odd(path.parent / file)]
+        if odd_files:
+            raise ValueError(f"its part {odd_files[0]} is no file")
         if tif.is_ome and not ome.images:
             tif = _without(tif, is_ome=False)
         try:
@@ -79,7 +83,11 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
     return tif, Metadata(ome, imagej, notes)
 
 
-def _without(tif: TiffFile, **flags: bool) -> TiffFile:
+def _is_odd(path: Path) -> bool:
+    return path.exists() and not (path.is_file() or path.is_dir())  # a pipe would be waited for for ever
+
+
+def _without(tif: TiffFile, **flags: Any) -> TiffFile:
     import tifffile
 
     tif.close()
@@ -121,7 +129,34 @@ def _imagej(tif: TiffFile) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    words = f"there is no {error}" if isinstance(error, KeyError) else str(error).strip()
+    return (words or type(error).__name__).splitlines()[0][:120]
+
+
+def first_of_parts(path: Path) -> Path:
+    """The first file, of those that are there, of the image that `path` is a part of; itself if it is no part, or damaged."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            ome, _ = _ome(tif, path.name)
+        place = path.parent / ome.master
+        if ome.master and place.is_file():
+            if place.suffix.lower() in (".tif", ".tiff"):
+                return place
+            ome = parse_ome_xml(read_companion(place), path.name)
+    except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
+        return path
+    first = path
+    for image in ome.images:
+        there = [path if file in ("", path.name) else path.parent / file for file in image.files]
+        there = [file for file in there if file.is_file()]
+        if path not in there:
+            continue
+        if there[0] == path:
+            return path
+        first = there[0] if first == path else first
+    return first
 
 
 # ---- the main image ----------------------------------------------------------------------------------------------------
@@ -149,15 +184,23 @@ def main_image(tif: TiffFile, metadata: Metadata, path: Path) -> MainImage:
     series = _main(here)
     ome = described[tif.series.index(series)]
     _check_chain(tif)
+    _check_description(tif)
     _check_parts(series, ome, path.parent)
     _check_imagej(tif, series, metadata.imagej)
     empty = _check_bytes(series)
     left_out = [_others(here, series), *_undescribed(metadata.ome, described), _unused_pages(tif)]
-    return MainImage(series, ome, tuple(words for words in left_out if words), (empty,) if empty else ())
+    others = [file for file in ome.files if file not in own] if ome is not None else []
+    notes = [f"it is one image with {_listed(others)}" if others else "", empty]
+    if metadata.ome.images and series.kind in ("generic", "uniform"):
+        notes.append("its OME-XML does not fit its pages: they are taken as they come")
+    return MainImage(series, ome, tuple(words for words in left_out if words), tuple(words for words in notes if words))
 
 
 def _described(series: Sequence[TiffPageSeries], ome: OmeXml) -> list[OmeImage | None]:
     """What the OME-XML says of each series; tifffile passes over images without pixels."""
+    if all(each.kind != "ome" for each in series):  # tifffile could not make use of it
+        own = ome.images[0] if len(ome.images) == 1 and ome.images[0].files == ("",) else None
+        return [own, *(None for _ in series[1:])]
     left = list(ome.images)
     found: list[OmeImage | None] = []
     for each in series:
@@ -186,6 +229,8 @@ def _others(series: Sequence[TiffPageSeries], main: TiffPageSeries) -> str:
 
 def _undescribed(ome: OmeXml, described: Sequence[OmeImage | None]) -> list[str]:
     """Images of the OME-XML, said to be in this file, of which there are no pixels that can be read."""
+    if not any(described):
+        return []
     known = {id(each) for each in described}
     lost = [(number, each) for number, each in enumerate(ome.images, start=1) if id(each) not in known and "" in each.files]
     words = parts("scene", [number for number, _ in lost], len(ome.images), [each.name for _, each in lost])
@@ -221,6 +266,21 @@ def _check_chain(tif: TiffFile) -> None:
         raise EOFError(f"the file is cut off: pages are missing after the first {count}")
 
 
+def _check_description(tif: TiffFile) -> None:
+    """Raise EOFError if the text of the first page, which names the axes, lies beyond the end; tifffile passes over it."""
+    form, file = tif.tiff, tif.filehandle
+    file.seek(tif.pages[0].offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    entries = file.read(tags * form.tagsize)
+    for start in range(0, len(entries) - form.tagsize + 1, form.tagsize):
+        (code,) = struct.unpack(f"{form.byteorder}H", entries[start : start + 2])
+        if code == _DESCRIPTION:
+            numbers = entries[start + 4 : start + 4 + 2 * form.offsetsize]
+            count, place = (struct.unpack(form.offsetformat, numbers[i:][: form.offsetsize])[0] for i in (0, form.offsetsize))
+            if count > form.offsetsize and place + count > file.size:
+                raise EOFError("the file is cut off: the text that describes it lies beyond its end")
+
+
 def _is_loop(tif: TiffFile, end: bytes) -> bool:
     """Whether the last page points back to one that is known, as some writers have it."""
     (offset,) = struct.unpack(tif.tiff.offsetformat, end)
@@ -232,12 +292,15 @@ def _check_parts(series: TiffPageSeries, ome: OmeImage | None, folder: Path) -> 
     if ome is not None:
         missing = [file for file in ome.files if file and not (folder / file).is_file()]
         if missing:
-            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-            raise FileNotFoundError(", ".join(missing[:_NAMED]) + more)
+            raise FileNotFoundError(_listed(missing))
     absent = sum(page is None for page in series.pages)
     if absent:
         total = len(series.pages)
         raise EOFError(f"{absent} of its {total} planes are missing: the file is cut off, or its metadata are wrong")
+
+
+def _listed(files: Sequence[str]) -> str:
+    return ", ".join(files[:_NAMED]) + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
 
 
 def _check_imagej(tif: TiffFile, series: TiffPageSeries, imagej: dict[str, Any]) -> None:

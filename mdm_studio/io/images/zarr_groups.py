@@ -147,6 +147,18 @@ def images_in(path: Path) -> ZarrImages:
     return ZarrImages((path,))
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a group inside a zarr folder is an image, or holds some; label maps beside an image are none."""
+    root = zarr_root(path)
+    if root is None or "labels" in path.relative_to(root).parts:
+        return False
+    try:
+        group = read_group(path)
+    except (OSError, ValueError):
+        return False
+    return bool(group.multiscales) or group.well is not None
+
+
 def _fields(well: Path) -> Iterator[Path]:
     """The fields of a well; the well itself, which then cannot be read as an image, if it does not say which it has."""
     try:
