@@ -144,6 +144,9 @@ def fit(
         try:
             while True:
                 step = next(progress)
+                if step.what == "note":
+                    say(step.note)
+                    continue
                 bar.update(task, description=step.what, completed=step.done, note=step.note)
         except StopIteration as finished:
             classifier = finished.value
