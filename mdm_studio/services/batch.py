@@ -35,6 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 LARGE = 4096 * 4096  # pixels; the features of a larger image would fill the cache's budget for a single use
+_NAMED = 3  # planes of which something is said
 _Place = tuple[int, ...]
 _TRIES = 3
 _CHANGED = (
@@ -115,6 +116,7 @@ class _Work:
     objects: int = 0
     uncut: int = 0
     columns: list[Columns] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.values = np.array([each.value for each in self.classifier.info.classes])
@@ -130,10 +132,11 @@ class _Work:
         return (self.state[0], self.state[1]) if self.state else (0, 0)
 
     def message(self) -> str:
-        if not self.uncut:
-            return ""
-        regions = "1 region was" if self.uncut == 1 else f"{self.uncut} regions were"
-        return f"{regions} too large to be cut apart and stayed whole"
+        notes = [*self.notes[:_NAMED], f"and {len(self.notes) - _NAMED} more planes"][: len(self.notes)]
+        if self.uncut:
+            regions = "1 region was" if self.uncut == 1 else f"{self.uncut} regions were"
+            notes.append(f"{regions} too large to be cut apart and stayed whole")
+        return "; ".join(notes)
 
     def run(self, cache: FeatureCache | None) -> Iterator[TileProgress]:
         """Write every output; a file takes its name when all of it is written."""
@@ -146,6 +149,8 @@ class _Work:
                 at = np.unravel_index(index, image.stack_shape) if image.stack_shape else ()
                 place = tuple(int(i) for i in at)
                 steps = len(source.grid) + (self.options.objects is not None)
+                if source.window.note:  # raises where there is nothing to see, whatever features are cached
+                    self.notes.append((f"plane {index}: " if image.planes > 1 else "") + source.window.note)
                 for step, note in self._plane(source, index, place, writers, scratch):
                     pixels = image.planes * image.height * image.width
                     yield TileProgress(image.path, index * steps + step, image.planes * steps, pixels, note)

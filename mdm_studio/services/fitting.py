@@ -290,6 +290,8 @@ def gather_features(
         with open_image(points.path, channels) as image:
             for view, settings in enumerate(views):
                 source = PlaneFeatures(backbone, image.plane(points.plane), settings, cache)
+                if source.window.note and not view:
+                    yield FitStep("features", number / len(planes), warning=f"{source.plane.name}: {source.window.note}")
                 tile_rows, tile_cols = points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]
                 for row, col in sorted(set(zip(tile_rows.tolist(), tile_cols.tolist(), strict=True))):
                     here = (tile_rows == row) & (tile_cols == col)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.arrays import Pixels, dtype_range, intensity_window, normalise
+from mdm_studio.arrays import Pixels, dtype_range, intensity_window, normalise, percentiles
 from mdm_studio.errors import NoImagesError, UnreadableImageError
 from mdm_studio.io.images import ImageFile, Plane, find_images, open_image
 
@@ -220,7 +220,7 @@ def _look(plane: Plane) -> Pixels:
 
 def _facts(path: Path, image: ImageFile, pixels: Pixels) -> SurveyedImage:
     finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
+    low, high = percentiles(finite) if finite.size else (0.0, 0.0)
     size = (image.height, image.width, image.planes, image.channels)
     return SurveyedImage(path, *size, image.rgb, image.dtype.name, float(low), float(high), image.remarks)
 
@@ -232,8 +232,7 @@ def _used_range(dtype: np.dtype[np.generic]) -> float:
 
 def _signature(pixels: Pixels) -> NDArray[np.float32]:
     """A small grey picture, mean 0 and length 1: the scalar product of two is their correlation."""
-    grey = pixels.astype(np.float32).mean(0)
-    grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
+    grey = normalise(pixels, intensity_window(pixels, "percentile", joint=True)).mean(0)
     small = _shrunk(grey[None], _SIGNATURE, _SIGNATURE)[0]
     small -= small.mean()
     signature: NDArray[np.float32] = (small / (float(np.linalg.norm(small)) or 1.0)).ravel()

@@ -54,6 +54,25 @@ def test_one_unreadable_image_among_many(run, fitted, images_and_labels, tmp_pat
     assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["field0.png", "field1.png", "field2.png"]
 
 
+def test_images_without_a_finite_pixel_fail_by_name_and_values_for_no_data_are_named(run, fitted, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = np.random.default_rng(0).random((30, 40)).astype(np.float32)
+    np.save(folder / "nan.npy", np.full((30, 40), np.nan))
+    np.save(folder / "inf.npy", np.full((30, 40), -np.inf))
+    np.save(folder / "huge.npy", picture.astype(np.float64) * 1e300)
+    picture[:, :9] = -1e30
+    np.save(folder / "gap.npy", picture)
+    outcome = run("predict", fitted, folder, "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "2 of 4 images failed" in outcome.error
+    for name in ("nan", "inf"):
+        assert f"failed: {name} has no finite pixel" in outcome.stderr
+    assert "gap.npy: taken as no data: values beyond 1e+29 (22 % of the pixels)" in outcome.stderr
+    assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["gap.png", "huge.png"]
+    assert "taken as no data" in (tmp_path / "m" / "export.json").read_text("utf-8")
+
+
 def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 255, (20, 30, 3), np.uint8)
