@@ -160,7 +160,7 @@ class ExportRequest:
                 facts["workers"],
                 facts["scheduler"],
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
 
 
