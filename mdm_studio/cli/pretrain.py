@@ -266,13 +266,16 @@ def _drive(folder: JobFolder, hold: FolderLock | None) -> tuple[JobReport | None
 
     keep_freed_memory()
     last: JobReport | None = None
-    waits = ""
+    waits = warning = ""
     with _stoppable() as stop, progress_bar() as bar:
         task = bar.add_task("pretraining", total=1.0, note="")
         for report in drive(folder, stop=stop, hold=hold):
             if not report.step and report.note != waits:  # another job has the device
                 waits = report.note
                 say(f"this job {waits}; Ctrl-C leaves the queue")
+            if (said := report.facts.get("warning", "")) != warning:
+                warning = said
+                say(f"note: {warning}")
             last = report
             bar.update(task, completed=report.done, note=_note(report))
     return last, stop.number
