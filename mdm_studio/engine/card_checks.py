@@ -18,7 +18,7 @@ from mdm_studio.nn.network import Network, NetworkConfig
 
 Checked = TypeVar("Checked")
 
-_LARGEST = 1 << 20  # of any number
+_LARGEST = 1 << 20  # of any whole number that tells the shape of something
 _MOST = 4096  # entries of a list or an object
 _DEEPEST = 20  # levels of lists in lists
 _BLOCKS = 1024
@@ -28,8 +28,8 @@ _LAYERS = 1024  # of an encoder of another library, wherever it says how many
 _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MDMStudioError)
 
 
-def check_numbers(value: Any, where: str = "", depth: int = 0) -> None:
-    """Complain about numbers, lists and texts that no network and no recipe has.
+def check_numbers(value: Any, where: str = "", depth: int = 0, *, largest: int = _LARGEST) -> None:
+    """Complain about numbers, lists and objects that no network and no recipe has: whole numbers up to `largest` are possible.
 
     Raises
     ------
@@ -38,21 +38,25 @@ def check_numbers(value: Any, where: str = "", depth: int = 0) -> None:
     """
     if depth > _DEEPEST:
         raise ValueError(f"{where} is nested too deeply")
-    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= _LARGEST):
-        raise ValueError(f"{where} is {str(value)[:20]}, and at most {_LARGEST} is possible")
+    if isinstance(value, int) and abs(value) > largest:
+        raise ValueError(
+            f"{where} is {value:.0e}, and at most {largest} is possible" if abs(value) < 1e300 else f"{where} is huge"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which is no finite number")
     if isinstance(value, Mapping):
         if len(value) > _MOST:
             raise ValueError(f"{where} has {len(value)} entries, and at most {_MOST} are possible")
         for key, item in value.items():
-            check_numbers(item, f"{where}.{key}" if where else str(key)[:40], depth + 1)
+            check_numbers(item, f"{where}.{key}" if where else str(key)[:40], depth + 1, largest=largest)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if len(value) > _MOST:
             raise ValueError(f"{where} has {len(value)} entries, and at most {_MOST} are possible")
         for item in value:
-            check_numbers(item, where, depth + 1)
+            check_numbers(item, where, depth + 1, largest=largest)
 
 
-def check_fields(values: Mapping[str, Any], model: type[Checked], what: str) -> None:
+def check_fields(values: Mapping[str, Any], model: type[Checked], what: str, *, largest: int = _LARGEST) -> None:
     """Complain about values that do not fit the fields of a dataclass, or are out of every range.
 
     Raises
@@ -61,7 +65,7 @@ def check_fields(values: Mapping[str, Any], model: type[Checked], what: str) -> 
         In words; `what` begins them.
     """
     try:
-        check_numbers(values)
+        check_numbers(values, largest=largest)
         plain = {key: _plain(value) for key, value in values.items()}
         check_value(plain, model)
     except (ValueError, MDMStudioError) as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pickle
 import struct
+import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ _KINDS = frozenset(
 )
 _SHARED = 4  # times its size that the tensors of a file may have together: several names for one weight
 _ROOM = 1 << 20  # and bytes besides
+_COPIES, _WORKING = 3, 512 << 20  # of a file, and bytes besides, that reading it may take
 _BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError, NotImplementedError, SafetensorError, struct.error, zipfile.BadZipFile,
@@ -44,7 +47,8 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
     """
     size = _check_file(path)
     try:
-        state = _load(path)
+        with _limited_memory(_COPIES * size + _WORKING):
+            state = _load(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors (pickled code), which is never run here; ask for a file with the state dict alone"
@@ -79,6 +83,27 @@ def _check_file(path: Path) -> int:
     if not size:
         raise CheckpointError(f"{path} is empty; download it again")
     return size
+
+
+@contextlib.contextmanager
+def _limited_memory(room: int) -> Iterator[None]:
+    """Let this process take no more than `room` bytes besides what it has: a few bytes of pickle may ask for any amount.
+
+    Linux alone; elsewhere nothing is limited.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    wanted = taken + room if soft == resource.RLIM_INFINITY else min(taken + room, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _load(path: Path) -> Any:

@@ -20,6 +20,7 @@ _VERSION = 1
 _COMMON = ("kind", "version", "created")  # what job.json of every kind has besides its own fields
 
 
+_LARGEST = 1 << 16  # side of a crop, and number of crops
 _Place = Annotated[str, Meta(max_length=10_000)]
 
 
@@ -102,13 +103,13 @@ class Job:
             images, channels = tuple(fields.pop("images")), fields.pop("channels")
             kind, shape, numbers = network_type(fields["recipe"]).config_type, fields.pop("network"), fields.pop("config")
             check_fields(shape, kind, "its network")
-            check_fields({"config": numbers}, dict[str, PretrainConfig], "its config")
+            check_fields({"config": numbers}, dict[str, PretrainConfig], "its config", largest=2**63)  # seeds
             check_fields(fields["recipe_settings"], registry.load("recipes", fields["recipe"]), "its recipe")
             network = kind.from_json(shape)
             check_network(network, "it")
             config = PretrainConfig(**_tuples(numbers))
-            if min(config.crop, config.batch, *config.scales) < 1:
-                raise ValueError("crop, batch and scales are at least 1")
+            if not all(1 <= number <= _LARGEST for number in (config.crop, config.batch, *config.scales)):
+                raise ValueError(f"crop, batch and scales are 1 to {_LARGEST}")
             return cls(images, tuple(channels) if channels else None, network=network, config=config, **fields)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, BackboneError, UsageError) as error:
             raise JobError(f"job.json is not that of a pretraining ({error}); start a new job") from error

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import tarfile
 import zipfile
 
@@ -37,6 +38,17 @@ def refused(tmp_path, data, words, name="a.pt"):
 class Code:
     def __reduce__(self):
         return os.mkdir, ("made-by-a-pickle",)
+
+
+class Greedy:
+    def __reduce__(self):
+        return bytearray, (10**11,)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is not limited")
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_few_bytes_take_no_memory(tmp_path, legacy):
+    refused(tmp_path, saved({"a": Greedy()}, legacy=legacy), "MemoryError")
 
 
 def test_wrappers_are_taken_off(tmp_path):
