@@ -28,9 +28,9 @@ def list_(json_: JsonFlag = False) -> None:
 
     Example: `mdm-studio backbones list --json`
     """
-    from mdm_studio.engine.backbones import backbone_folders, describe
+    from mdm_studio.services.backbone_list import describe_all
 
-    rows = [describe(folder) for folder in backbone_folders().values()]
+    rows = describe_all()
     if json_:
         print_json(rows)
         return
@@ -39,16 +39,24 @@ def list_(json_: JsonFlag = False) -> None:
 
     table = Table("name", "recipe", "blocks", "timesteps", "MB", "where", "what for")
     for row in rows:
+        if "problem" in row:
+            where = "bundled" if row["bundled"] else "yours"
+            table.add_row(cell(row["name"]), "", "", "", "", where, "cannot be used, see below")
+            continue
         table.add_row(
             cell(row["name"]),
-            row["recipe"]["name"],
+            row["recipe"].get("name", ""),
             ",".join(map(str, row["default_blocks"])),
             ",".join(map(str, row["default_timesteps"])),
             f"{row['bytes'] / 1e6:.0f}",
             "bundled" if row["bundled"] else "yours",
             cell(row["summary"]),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if "problem" in row:
+            console.print(f"{row['name']}: {row['problem']}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

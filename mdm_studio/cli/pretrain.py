@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -226,14 +226,32 @@ def _run(folder: JobFolder, background: bool, json_: bool, hold: FolderLock | No
     if _first_process():
         with suppress(OutputError):  # on a machine without a home the job runs all the same, only no window sees it
             register(folder.root)
-    _report(folder, _drive(folder, hold), json_)
+    last, signalled = _drive(folder, hold)
+    _report(folder, last, json_)
+    finished = last is not None and last.done >= 1
+    if signalled and not finished and "WORLD_SIZE" not in os.environ:  # torchrun would take it for a failure of one of several
+        raise typer.Exit(128 + signalled)
+
+
+class _Stop:
+    """Whether a signal has asked the command to end, and which one."""
+
+    number = 0
+
+    def __call__(self) -> bool:
+        return bool(self.number)
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of interrupting a step half-way."""
-    stop = threading.Event()
-    old = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+def _stoppable() -> Iterator[_Stop]:
+    """Ctrl-C, SIGTERM and a closed terminal are taken note of instead of interrupting a step half-way."""
+    stop = _Stop()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, stop.take) for number in heard}
     try:
         yield stop
     finally:
@@ -241,22 +259,26 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _drive(folder: JobFolder, hold: FolderLock | None) -> JobReport | None:
+def _drive(folder: JobFolder, hold: FolderLock | None) -> tuple[JobReport | None, int]:
+    """Drive the job; its last report, and the signal that stopped it."""
     from mdm_studio.engine.devices import keep_freed_memory
     from mdm_studio.services.jobs.driver import drive
 
     keep_freed_memory()
     last: JobReport | None = None
-    waits = ""
+    waits = warning = ""
     with _stoppable() as stop, progress_bar() as bar:
         task = bar.add_task("pretraining", total=1.0, note="")
-        for report in drive(folder, stop=stop.is_set, hold=hold):
+        for report in drive(folder, stop=stop, hold=hold):
             if not report.step and report.note != waits:  # another job has the device
                 waits = report.note
                 say(f"this job {waits}; Ctrl-C leaves the queue")
+            if (said := report.facts.get("warning", "")) != warning:
+                warning = said
+                say(f"note: {warning}")
             last = report
             bar.update(task, completed=report.done, note=_note(report))
-    return last
+    return last, stop.number
 
 
 def _note(report: JobReport) -> str:

@@ -181,7 +181,9 @@ def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
     Asking takes a shared lock for a moment, so whoever takes the folder at that very time should try twice.
     """
     try:
-        file = os.open(folder / LOCK_FILE, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        # not blocking: a named pipe in its place would be waited for for ever
+        flags = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY | os.O_NONBLOCK
+        file = os.open(folder / LOCK_FILE, flags)
     except OSError:
         return "free"  # no file, no holder
     try:

@@ -209,7 +209,7 @@ class ExportRequest:
                 facts["scheduler"],
                 TlsFiles(**{name: Path(path) for name, path in facts.get("tls", {}).items()}),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from psygnal import Signal
 
-from mdm_studio.errors import JobError, MDMStudioError, UsageError
+from mdm_studio.errors import JobError, MDMStudioError, OutputError, UsageError
 from mdm_studio.io.atomic import output_error, write_json
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.io.leftovers import remove
@@ -262,14 +262,17 @@ def prepare(folder: JobFolder, *, steps: int | None = None, minutes: float | Non
 
 def _remove_folder(job_id: str, folder: Path) -> None:
     """Delete a job's folder, unless somebody holds it."""
+    hold = None
     try:
         hold = take(folder)
     except JobError as error:
         raise JobError(f"{job_id} is running; cancel it first (mdm-studio jobs cancel {job_id})") from error
+    except OutputError:  # something stands in the place of the lock, which then nobody can hold
+        pass
     try:
         if lives(JobFolder(folder).read_status()):
             raise JobError(f"{job_id} is running; cancel it first (mdm-studio jobs cancel {job_id})")
-        if sys.platform == "win32":  # renames no folder with an open file in it
+        if sys.platform == "win32" and hold is not None:  # renames no folder with an open file in it
             hold.release()
         hidden = folder.with_name(f".{folder.name}.removed")
         remove(hidden)  # what a removal left that was killed
@@ -278,5 +281,6 @@ def _remove_folder(job_id: str, folder: Path) -> None:
         except OSError as error:
             raise output_error(folder, error) from error
     finally:
-        hold.release()
+        if hold is not None:
+            hold.release()
     remove(hidden)

@@ -166,8 +166,8 @@ def _message(job_id: str, state: State, status: Mapping[str, Any], now: float) -
     silent, waited = now - float(status.get("heartbeat", now)), now - float(status.get("reported", now))
     if silent > STALE_SECONDS:
         return (
-            f"no sign of life for {_words(silent)}, though its process {status.get('pid', '')} is still there: it is "
-            "suspended, or the disk takes nothing; wake the computer or the process, or end it and resume the job"
+            f"no sign of life for {_words(silent)}, though its process {status.get('pid', '')} is still there: the computer is "
+            "very busy, the process is suspended, or the disk takes nothing; wait, wake it, or end it and resume the job"
         )
     if state == "running" and waited > SLOW_SECONDS:
         return f"{said or 'working'}: this step has taken {_words(waited)} so far; the process is alive"
