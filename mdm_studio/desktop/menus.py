@@ -20,6 +20,7 @@ from mdm_studio.desktop.studio import Studio
 
 Needs = Literal["nothing", "images", "project"]
 _PRETRAIN: Final = "Teach a backbone your own images, in the background."
+_UNDO: Final = "Undo the last stroke, or the last change of classes."
 _ROLES: Final = {
     "quit": QAction.MenuRole.QuitRole,
     "about": QAction.MenuRole.AboutRole,
@@ -175,7 +176,7 @@ MENUS: Final[tuple[Menu, ...]] = (
                 "&Undo",
                 partial(with_desk, Desk.undo),
                 "Ctrl+Z",
-                words="Undo the last stroke, or the last change of classes.",
+                words="Undo the last stroke or change of classes.",
                 needs="images",
             ),
             Item("redo", "&Redo", partial(with_desk, Desk.redo), "Ctrl+Shift+Z", needs="images"),

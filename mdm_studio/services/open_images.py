@@ -59,7 +59,10 @@ class OpenImages:
             return opened
 
     def release(self, image_id: str, *, always: bool = False) -> None:
-        """It is shown no longer: when its last stroke is taken over it is closed, if it has none and none can come back (or `always`)."""
+        """It is shown no longer: when its last stroke is taken over it is closed.
+
+        Unless there are strokes, or undoing would bring some back; `always` closes it all the same.
+        """
         with self._turn(image_id):
             self._shown.discard(image_id)
             image = self._session.images.get(image_id)

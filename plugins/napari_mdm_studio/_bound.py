@@ -99,8 +99,10 @@ class BoundImage:
             self.geometry.apply(self.strokes)  # with another number of axes its place was lost
             self.strokes.mode = mode
             return f"the strokes of {self.layer.name} need the shape {wanted} and were given {shape}: they stay as they were"
-        words = f"{refused:,} pixels pasted into the strokes of {self.layer.name} are none of 0 to {top}: there they stay as they were"
-        return words if refused else ""
+        if not refused:
+            return ""
+        name = self.layer.name
+        return f"{refused:,} pixels pasted into the strokes of {name} are not of 0 to {top}: there they stay as they were"
 
 
 def strokes_layer(viewer: Viewer, layer: Image, geometry: Geometry, array: Any = None) -> Labels:

@@ -251,7 +251,7 @@ class Bridge:
             self._soon.start()
 
     def _tidy_up(self) -> None:
-        """Follow what the user removed: an image takes its outputs along; strokes without their image, and never else, go."""
+        """Follow what the user removed: an image takes its outputs along, and its strokes come back as long as it is there."""
         self._soon.stop()
         layers, gone = self.viewer.layers, []
         for bound in list(self.images.values()):

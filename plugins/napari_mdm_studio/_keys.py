@@ -90,7 +90,7 @@ class KeyBinder(QObject):
             self._watched.installEventFilter(self)
 
     def _has(self, widget: QWidget) -> bool:
-        """Whether a widget is in the window, or in a dock that was pulled out of it; dialogs and lists that drop down are not."""
+        """Whether a widget is in the window, or in a dock pulled out of it; a dialog is not, nor a list that drops down."""
         window = widget.window()
         if window is self._page.window():
             return bool(self._page.isVisible())

@@ -112,7 +112,7 @@ class StrokesWatcher:
         return bool(getattr(self._layer, "_redo_history", True))
 
     def _set_item(self, indices: Any, value: Any, refresh: bool = True) -> None:
-        """napari's own method makes 44 of an array that holds 300, and 255 of -1."""
+        """Refuse what is no stroke: napari's own method makes 44 of an array that holds 300, and 255 of -1."""
         values, limits = np.asarray(value), np.iinfo(self._layer.data.dtype)
         if values.size and not (values.dtype.kind in "biu" and limits.min <= values.min() and values.max() <= limits.max):
             raise ValueError(f"strokes are whole numbers from {limits.min} to {limits.max}: nothing was painted")
