@@ -61,6 +61,8 @@ class Session(FineTuning):
         Keeps it on disk.
     status_changed, settings_changed, classes_changed : Signal
         With the new `Status`, `LiveSettings`, tuple of `LabelClass`.
+    class_change_made : Signal
+        Classes were changed in a way that `undo_class_change` takes back; with what it was, in words.
     picture_changed : Signal
         Image and output whose arrays were written.
     labels_rewritten : Signal

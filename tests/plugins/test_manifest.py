@@ -69,9 +69,9 @@ def folder(tmp_path):
 
 
 def test_a_folder_becomes_stacks_of_one_size(folder):
-    from napari_mdm_studio._readers import folder_reader
+    from napari_mdm_studio._readers import reader
 
-    read = folder_reader(str(folder))
+    read = reader(str(folder))
     (colour, colour_is, kind), (stack, stack_is, _) = read(str(folder))
     assert kind == "image"
     assert (colour.shape, colour_is["rgb"], colour_is["name"]) == ((30, 20, 3), True, "colour")
@@ -101,14 +101,13 @@ def test_a_folder_says_what_is_left_out_of_its_images(folder, monkeypatch):
 
 
 def test_other_things_are_left_to_other_readers(tmp_path, folder):
-    from napari_mdm_studio._readers import classifier_reader, folder_reader
+    from napari_mdm_studio._readers import reader
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zarr").mkdir()
-    for path in (tmp_path / "empty", tmp_path / "a.zarr", tmp_path / "img0.png"):
-        assert folder_reader(str(path)) is None
-    assert folder_reader([str(folder)]) is None
-    assert classifier_reader("a.png") is None
+    for path in (tmp_path / "empty", tmp_path / "a.zarr", tmp_path / "img0.png", "a.png", "https://a.b/c.zarr"):
+        assert reader(str(path)) is None
+    assert reader([str(folder)]) is None
 
 
 @pytest.mark.gui
