@@ -132,9 +132,14 @@ def predict(
     seconds = time.perf_counter() - begin
     say(f"{counts['done']} masks in {out}, {counts['skipped']} skipped, {counts['failed']} failed, {seconds:.1f} s")
     if json_:
-        rows = [vars(result) for result in sorted(results, key=lambda result: result.image)]
+        rows = [_facts(result) for result in sorted(results, key=lambda result: result.image)]
         print_json({"out": out, **counts, "seconds": round(seconds, 3), "images": rows})
     raise_failures(results)
+
+
+def _facts(result: FileResult) -> dict[str, object]:
+    """A result for programs: all but what the next run needs to know."""
+    return {name: value for name, value in vars(result).items() if name not in ("source", "written")}
 
 
 def _name_others(inputs: list[str]) -> None:

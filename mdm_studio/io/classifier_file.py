@@ -158,9 +158,10 @@ class ClassifierFile:
 def classifier_digest(info: ClassifierInfo, tensors: Arrays) -> str:
     """Hex digest of everything about a classifier that its masks depend on: the same fit saved twice has one digest."""
     facts = asdict(info)
-    # how it was made and on what, and a name that may change
-    for name in ("training", "ensemble", "backbone", "head", "embedded", "images"):
+    for name in ("training", "ensemble", "backbone", "head", "embedded", "images"):  # how it was made, and a name
         del facts[name]
+    if info.images is not None:  # which images it refuses
+        facts["images"] = [info.images.channels, info.images.rgb]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name])

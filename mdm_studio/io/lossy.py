@@ -6,6 +6,7 @@ A label map or mask that was stored in such a format has values that nobody pain
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def _of_picture(head: bytes, file: BinaryIO) -> str:
         return "" if _frame(head) in _JPEG_LOSSLESS else "JPEG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         file.seek(12)
-        return "WebP" if any(kind == b"VP8 " for kind in _webp_chunks(file)) else ""
+        return "WebP" if b"VP8 " in _webp_chunks(file) else ""
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"):
         return "AVIF"
     if head[:4] == b"\xff\x4f\xff\x51" or head[4:8] == b"jP  ":
@@ -98,7 +99,8 @@ def _of_tiff(path: Path) -> str:
 
     try:
         with tifffile.TiffFile(path) as tif:
-            found = {page.keyframe.compression: page.keyframe for page in tif.pages}
+            pages = (page.keyframe for page in tif.pages if page is not None)
+            found = {page.compression: page for page in pages}
             for compression, page in found.items():
                 if name := _of_segment(int(compression), _first_segment(tif, page)):
                     return f"{name} inside a TIFF"
@@ -118,7 +120,7 @@ def _of_segment(compression: int, data: bytes) -> str:
     if compression in _JPEG_TAGS:
         return "" if _frame(data) in _JPEG_LOSSLESS else "JPEG"
     if compression in _WEBP_TAGS:
-        return "" if data[12:16] == b"VP8L" else "WebP"
+        return "WebP" if b"VP8 " in _webp_chunks(io.BytesIO(data[12:])) else ""
     if compression in _JPEG_2000_TAGS:
         return "JPEG 2000" if _is_irreversible(data) else ""
     return ""

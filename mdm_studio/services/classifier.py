@@ -133,6 +133,7 @@ _ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, Run
 """What networks and recipes raise whose configuration makes no sense."""
 _MOST = 1 << 16  # no number of a network's configuration is larger
 _LONGEST = 256  # nor a list in it longer
+_SPARE = 8  # networks are built with parts that are replaced at once
 
 
 def unpacked(embedded: EmbeddedBackbone, device: torch.device, *, bf16: bool) -> Backbone:
@@ -166,15 +167,15 @@ def _check_sizes(value: Any) -> None:
 
 @contextmanager
 def _no_more_tensors(count: int) -> Iterator[None]:
-    """Give up building a network, in this thread, that has more parameters than the file has tensors: it might never end."""
+    """Give up building a network, in this thread, that has far more parameters than the file has tensors: it may never end."""
     made, here = 0, threading.get_ident()
 
     def see(module: Any, name: str, parameter: Any) -> None:
         nonlocal made
         if parameter is not None and threading.get_ident() == here:
             made += 1
-            if made > count:
-                raise ValueError(f"its card describes a network of more than the {count} tensors that are there")
+            if made > _SPARE * count:
+                raise ValueError(f"its card describes a larger network than the {count} tensors that are there")
 
     handle = register_module_parameter_registration_hook(see)
     try:

@@ -19,7 +19,7 @@ from mdm_studio.io.classifier_file import ClassifierInfo, SeenImages
 
 OTHER_SIZE = 1.5
 """Pixels of an image that are so many times larger or smaller than those fitted on are worth a word."""
-_MICROMETRES = {
+MICROMETRES = {
     "picometer": 1e-6,
     "angstrom": 1e-4,
     "nanometer": 1e-3,
@@ -29,6 +29,7 @@ _MICROMETRES = {
     "inch": 25_400.0,
     "meter": 1e6,
 }
+"""Micrometres in units as OME-Zarr spells them."""
 _NUMBERS = {"u": "whole numbers", "b": "whole numbers", "i": "numbers with a sign", "f": "fractions"}
 
 
@@ -55,7 +56,7 @@ class ImageKind:
     def of(cls, image: Any) -> ImageKind:
         """Of an open image or a plane: an `ImageFile`, an `ArrayImage`, or any `Plane`, which may not know its pixel size."""
         channels = image.channels if hasattr(image, "channels") else image.shape[0]
-        factor = _MICROMETRES.get(getattr(image, "unit", None) or "")
+        factor = MICROMETRES.get(getattr(image, "unit", None) or "")
         size = getattr(image, "pixel_size", None)
         known = tuple(float(each) * factor for each in size) if factor and size else ()
         return cls(int(channels), bool(image.rgb), np.dtype(image.dtype).name, known)
@@ -152,7 +153,7 @@ def differences_of(seen: SeenImages | None, kind: ImageKind, name: str) -> str:
     if kind.channels not in seen.channels and not (kind.picture and pictures):
         raise ChannelsError(
             f"{name} has {kind.words()}, and the classifier was fitted on images of {_channels(seen)}: choose images of that "
-            "kind, or fit a classifier on images like this one"
+            "kind, or fit a classifier on images like this one, or on those channels (--channels) that all have"
         )
     parts = []
     if kind.channels == 3 and 3 in seen.channels and kind.rgb != seen.rgb:
