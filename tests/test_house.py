@@ -112,3 +112,8 @@ def test_the_tests_mirror_the_tree(repository):
     folders = {path.parent.relative_to(repository / "tests") for path in (repository / "tests").rglob("test_*.py")}
     others = {str(folder) for folder in folders} - {str(package) for package in packages}
     assert others <= {"plugins", "benchmarks", "docs", "faults"}
+
+
+def test_the_readme_begins_with_both_commands(repository):
+    first_block = (repository / "README.md").read_text("utf-8").split("```")[1]
+    assert re.findall(r"^make (\w+)", first_block, re.MULTILINE) == ["demo", "test"]

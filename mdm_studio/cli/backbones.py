@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdm_studio.cli.common import JsonFlag, parse_numbers, parse_settings, print_json, say
+from mdm_studio.cli.common import JsonFlag, cell, parse_numbers, parse_settings, print_json, say
 from mdm_studio.errors import UsageError
 
 app = typer.Typer(
@@ -28,9 +28,9 @@ def list_(json_: JsonFlag = False) -> None:
 
     Example: `mdm-studio backbones list --json`
     """
-    from mdm_studio.engine.backbones import backbone_folders, describe
+    from mdm_studio.services.backbone_list import describe_all
 
-    rows = [describe(folder) for folder in backbone_folders().values()]
+    rows = describe_all()
     if json_:
         print_json(rows)
         return
@@ -39,16 +39,24 @@ def list_(json_: JsonFlag = False) -> None:
 
     table = Table("name", "recipe", "blocks", "timesteps", "MB", "where", "what for")
     for row in rows:
+        if "problem" in row:
+            where = "bundled" if row["bundled"] else "yours"
+            table.add_row(cell(row["name"]), "", "", "", "", where, "cannot be used, see below")
+            continue
         table.add_row(
-            row["name"],
-            row["recipe"]["name"],
+            cell(row["name"]),
+            row["recipe"].get("name", ""),
             ",".join(map(str, row["default_blocks"])),
             ",".join(map(str, row["default_timesteps"])),
             f"{row['bytes'] / 1e6:.0f}",
             "bundled" if row["bundled"] else "yours",
-            row["summary"],
+            cell(row["summary"]),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if "problem" in row:
+            console.print(f"{row['name']}: {row['problem']}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -67,7 +75,7 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"{facts['name']}: {facts['summary']}\n{facts['folder']}\ndigest {facts['digest']}")
+    console.print(f"{facts['name']}: {facts['summary']}\n{facts['folder']}\ndigest {facts['digest']}", markup=False)
     table = Table("block", "channels", "stride", "read by default")
     for block in facts["blocks"]:
         table.add_row(
@@ -82,7 +90,8 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     console.print(f"read by default at t = {times}, the image binned by {scales}{beside}")
     if facts["training"].get("source"):
         licence = facts["training"].get("licence") or "unknown: ask its authors"
-        console.print(f"from {facts['training']['source']}; licence of the weights: {licence}", highlight=False, soft_wrap=True)
+        source = f"from {facts['training']['source']}; licence of the weights: {licence}"
+        console.print(source, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("import")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdm_studio.cli.common import JsonFlag, print_json, progress_bar, say
+from mdm_studio.cli.interrupts import say_at_interrupt
 from mdm_studio.errors import JobError
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def follow(job_id: str, json_: bool) -> None:
     """
     from mdm_studio.services.jobs.board import JobBoard
 
+    say_at_interrupt(f"the job goes on; see it with: mdm-studio jobs show {job_id}")
     with progress_bar() as bar:
         task = bar.add_task(job_id, total=1.0, note="")
         for view in JobBoard().follow(job_id):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +30,7 @@ from mdm_studio.cli.launch import start_all
 from mdm_studio.errors import JobError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from mdm_studio.io.folder_lock import FolderLock
     from mdm_studio.io.job_folder import JobFolder
     from mdm_studio.services.jobs.states import JobReport
     from mdm_studio.services.pretraining import Job
@@ -145,7 +146,12 @@ def pretrain(
         return
     folder = JobFolder(out)
     _create(folder, job)
-    _run(folder, background, json_)
+    if background or not _first_process():
+        _run(folder, background, json_)
+    else:
+        from mdm_studio.services.jobs.holding import take
+
+        _run(folder, background, json_, take(folder.root))  # at once: a window may look at it
 
 
 def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: Any) -> Job:
@@ -190,23 +196,27 @@ def _await(folder: JobFolder, budget: dict[str, Any]) -> None:
 
 def _go_on(folder: JobFolder, steps: int | None, minutes: float | None, background: bool, json_: bool) -> None:
     """Resume a job, with another budget if one is given; everything else stays as it was."""
-    from mdm_studio.services.jobs.board import requeue
+    from mdm_studio.services.jobs.board import JobBoard, prepare
+    from mdm_studio.services.jobs.holding import held
 
     settings, extended = folder.settings(), steps is not None or minutes is not None
     if settings.get("kind") != "pretrain":
         raise JobError(f"the job in {folder.root} is no pretraining; go on with it by `mdm-studio jobs resume`")
     if folder.read_status().get("state") == "done" and not extended:
         _report(folder, None, json_)
+    elif background:
+        say_started(JobBoard().start(folder, steps=steps, minutes=minutes), json_)
     elif _first_process():
-        requeue(folder, steps=steps, minutes=minutes)
-        _run(folder, background, json_)
+        with held(folder) as hold:
+            prepare(folder, steps=steps, minutes=minutes)
+            _run(folder, background, json_, hold)
     else:
         _await(folder, {"steps": steps, "minutes": minutes} if extended else {})
         _run(folder, background, json_)
 
 
-def _run(folder: JobFolder, background: bool, json_: bool) -> None:
-    """Drive the job here, or leave it to a worker."""
+def _run(folder: JobFolder, background: bool, json_: bool, hold: FolderLock | None = None) -> None:
+    """Drive the job here, or leave it to a worker; `hold` is the folder's lock if it has been taken."""
     from mdm_studio.services.jobs.board import JobBoard
     from mdm_studio.services.jobs.places import register
 
@@ -216,14 +226,32 @@ def _run(folder: JobFolder, background: bool, json_: bool) -> None:
     if _first_process():
         with suppress(OutputError):  # on a machine without a home the job runs all the same, only no window sees it
             register(folder.root)
-    _report(folder, _drive(folder), json_)
+    last, signalled = _drive(folder, hold)
+    _report(folder, last, json_)
+    finished = last is not None and last.done >= 1
+    if signalled and not finished and "WORLD_SIZE" not in os.environ:  # torchrun would take it for a failure of one of several
+        raise typer.Exit(128 + signalled)
+
+
+class _Stop:
+    """Whether a signal has asked the command to end, and which one."""
+
+    number = 0
+
+    def __call__(self) -> bool:
+        return bool(self.number)
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of interrupting a step half-way."""
-    stop = threading.Event()
-    old = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+def _stoppable() -> Iterator[_Stop]:
+    """Ctrl-C, SIGTERM and a closed terminal are taken note of instead of interrupting a step half-way."""
+    stop = _Stop()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, stop.take) for number in heard}
     try:
         yield stop
     finally:
@@ -231,22 +259,26 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _drive(folder: JobFolder) -> JobReport | None:
+def _drive(folder: JobFolder, hold: FolderLock | None) -> tuple[JobReport | None, int]:
+    """Drive the job; its last report, and the signal that stopped it."""
     from mdm_studio.engine.devices import keep_freed_memory
     from mdm_studio.services.jobs.driver import drive
 
     keep_freed_memory()
     last: JobReport | None = None
-    waits = ""
+    waits = warning = ""
     with _stoppable() as stop, progress_bar() as bar:
         task = bar.add_task("pretraining", total=1.0, note="")
-        for report in drive(folder, stop=stop.is_set):
+        for report in drive(folder, stop=stop, hold=hold):
             if not report.step and report.note != waits:  # another job has the device
                 waits = report.note
                 say(f"this job {waits}; Ctrl-C leaves the queue")
+            if (said := report.facts.get("warning", "")) != warning:
+                warning = said
+                say(f"note: {warning}")
             last = report
             bar.update(task, completed=report.done, note=_note(report))
-    return last
+    return last, stop.number
 
 
 def _note(report: JobReport) -> str:

@@ -79,7 +79,9 @@ def _run(wanted: object) -> int:
         window.banner.say(settings.problem)
     if wanted != Wanted():
         window.painted.connect(lambda: studio.open_wanted(wanted))
-    signal.signal(signal.SIGINT, lambda *_: QTimer.singleShot(0, window.close))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), lambda *_: QTimer.singleShot(0, window.close))
     pulse = QTimer(interval=500)  # Python sees a Ctrl-C only when Qt lets it run
     pulse.timeout.connect(lambda: None)
     pulse.start()

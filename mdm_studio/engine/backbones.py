@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from mdm_studio import registry
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.config import resource_roots, user_data_dir
+from mdm_studio.engine.card_checks import build_empty, check_fields, check_network
 from mdm_studio.engine.recipes import Place, Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
-from mdm_studio.io.backbone_files import CARD, WEIGHTS, file_digest, read_card, read_weights
+from mdm_studio.io.atomic import output_error
+from mdm_studio.io.backbone_files import CARD, WEIGHTS, read_card, read_weight_facts, read_weights, weights_digest
+from mdm_studio.io.plain_names import check_plain_name, problem_of
 from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.network import Network, NetworkConfig
 
@@ -73,7 +76,20 @@ class BackboneCard:
             raise BackboneError(
                 f"{folder / CARD} is not a card of this version ({error}); import or pretrain the backbone again"
             ) from error
-        return card if card.blocks else dataclasses.replace(card, blocks=card.network().default_blocks)
+        network = card.network()
+        try:
+            load_recipe(card.recipe)
+        except (TypeError, UsageError) as error:
+            raise BackboneError(
+                f"the recipe of {card.name} cannot be used here ({error}); import or pretrain it again"
+            ) from error
+        beyond = [block for block in card.blocks if block >= network.n_blocks]
+        if beyond:
+            raise BackboneError(
+                f"{folder / CARD} names block {beyond[0]} of a network with {network.n_blocks}; "
+                "import or pretrain the backbone again"
+            )
+        return card if card.blocks else dataclasses.replace(card, blocks=network.default_blocks)
 
     def network(self) -> NetworkConfig:
         """Configuration of the network.
@@ -84,13 +100,16 @@ class BackboneCard:
             If it is of a kind that is not installed, or has fields that this version does not know.
         """
         fields = {name: value for name, value in self.arch.items() if name != "kind"}
+        kind = self.network_type().config_type
+        check_fields(fields, kind, f"the network in the card of {self.name}")
         try:
-            config: NetworkConfig = self.network_type().config_type.from_json(fields)
-        except TypeError as error:
+            config: NetworkConfig = kind.from_json(fields)
+        except (TypeError, ArithmeticError, ValueError, UsageError) as error:
             raise BackboneError(
                 f"the card of {self.name} describes another network than this version knows ({error}); "
                 "import or pretrain the backbone again"
             ) from error
+        check_network(config, f"the card of {self.name}")
         return config
 
     def network_type(self) -> type[Network]:
@@ -101,18 +120,33 @@ class BackboneCard:
         BackboneError
             If it is of a kind that is not installed.
         """
+        kind = self.arch.get("kind", "unet")
+        if not isinstance(kind, str):
+            raise BackboneError(f"the card of {self.name} names no kind of network; import or pretrain the backbone again")
         try:
-            found: type[Network] = registry.load("backbones", self.arch.get("kind", "unet"))
+            found: type[Network] = registry.load("backbones", kind)
         except UsageError as error:
             raise BackboneError(f"{self.name} cannot be used here: {error}") from error
         return found
 
 
 def load_recipe(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that a card names, with its settings."""
+    """The recipe that a card names, with its settings.
+
+    Raises
+    ------
+    BackboneError
+        If its settings make no sense.
+    UsageError
+        If there is none of its name.
+    """
     settings = {name: value for name, value in values.items() if name != "name"}
-    recipe: Recipe = registry.load("recipes", values["name"])(**settings) if values["name"] else Recipe(**settings)
-    return recipe
+    name = values.get("name", "")
+    if not isinstance(name, str):
+        raise BackboneError("a recipe has no name; import or pretrain the backbone again")
+    kind: type[Recipe] = registry.load("recipes", name) if name else Recipe
+    check_fields(settings, kind, f"the recipe {name!r}")
+    return kind(**settings)
 
 
 class Backbone:
@@ -230,7 +264,10 @@ def free_folder(name: str) -> Path:
     ------
     BackboneError
         If there is one of that name.
+    UsageError
+        If it is no name of a folder.
     """
+    check_plain_name(name, "backbone")
     folder = user_data_dir() / FOLDER / name
     if folder.exists():
         raise BackboneError(
@@ -254,7 +291,11 @@ def find_by_digest(digest: str, hint: str) -> Path:
     except BackboneError:
         pass
     for folder in candidates:
-        if read_card(folder).get("digest") == digest:
+        try:
+            found = read_card(folder)["digest"]
+        except BackboneError:  # a damaged one is not it
+            continue
+        if found == digest:
             return folder
     raise BackboneError(
         f"the backbone {hint!r} with digest {digest} is not here; import it (mdm-studio backbones import) "
@@ -288,13 +329,14 @@ def load_backbone(folder: Path, *, device: torch.device | None = None, bf16: boo
     card = BackboneCard.read(folder)
     if noise:
         card = with_noise(card, noise)
-    if file_digest(folder / WEIGHTS) != card.digest:
+    if weights_digest(folder) != card.digest:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file its card describes; import or pretrain the backbone again")
     config = card.network()
-    with torch.device("meta"):
-        net = card.network_type()(config)
+    net = build_empty(card.network_type(), config, f"the card of {card.name}")
     version = getattr(config, "model", {}).get("transformers_version")  # whose next version may name weights otherwise
     advice = f"made with transformers {version}: install that version, or import the model again" if version else _ADVICE
+    shapes = {name: facts.shape for name, facts in read_weight_facts(folder).items()}
+    check_shapes(net, shapes, str(folder / WEIGHTS), advice)  # before any memory is taken for them
     assign_weights(net, read_weights(folder), str(folder / WEIGHTS), advice)
     return Backbone(card, net.float(), device=device, bf16=bf16)
 
@@ -318,21 +360,57 @@ def untrained_backbone(config: NetworkConfig, like: BackboneCard | None = None, 
 
 
 def assign_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str, advice: str = _ADVICE) -> None:
-    """Put `tensors` into `net`, or say which keys or shapes differ and what to do."""
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wanted != found:
-        missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-        other = [
-            f"{k} is {found[k]}, wanted {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if wanted[k] != found[k]
-        ]
-        parts = [
-            f"{len(keys)} {what}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-            for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", other))
-            if keys
-        ]
-        raise CheckpointError(f"{source} does not fit this network ({'; '.join(parts)}); {advice}")
+    """Put `tensors` into `net`, or say which keys, shapes or kinds differ and what to do.
+
+    Raises
+    ------
+    CheckpointError
+        If they differ, or are not all finite numbers.
+    """
+    check_shapes(net, {name: tuple(value.shape) for name, value in tensors.items()}, source, advice)
+    wanted = net.state_dict()
+    other = [
+        f"{name} holds {value.dtype}, wanted {wanted[name].dtype}".replace("torch.", "")
+        for name, value in tensors.items()
+        if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex()
+    ]
+    if other:
+        raise CheckpointError(f"{source} does not fit this network ({other[0]}); {advice}")
+    weights = {name for name, _ in net.named_parameters()}
+    bad = [name for name, value in tensors.items() if name in weights and not bool(torch.isfinite(value).all())]
+    if bad:
+        raise CheckpointError(
+            f"{source} holds numbers that are not finite in {len(bad)} of its tensors ({_names(bad)}): its training went "
+            "wrong; use another checkpoint"
+        )
     net.load_state_dict(dict(tensors), assign=True)
+
+
+def check_shapes(net: nn.Module, found: Mapping[str, tuple[int, ...]], source: str, advice: str = _ADVICE) -> None:
+    """Complain about names and shapes of tensors that are not those of `net`.
+
+    Raises
+    ------
+    CheckpointError
+        With what differs.
+    """
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    if wanted == found:
+        return
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    other = [f"{k} is {found[k]}, wanted {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if wanted[k] != found[k]]
+    parts = [
+        f"{len(keys)} {what}: {_names(keys)}"
+        for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", other))
+        if keys
+    ]
+    raise CheckpointError(f"{source} does not fit this network ({'; '.join(parts)}); {advice}")
+
+
+def _names(names: Sequence[str]) -> str:
+    """The first names of tensors; they may be of any length and hold anything."""
+    shown = (" ".join(name.split()) for name in names[:5])
+    return ", ".join(name if len(name) <= 120 else f"{name[:117]}..." for name in shown) + (" ..." if len(names) > 5 else "")
 
 
 def remove_backbone(name: str) -> Path:
@@ -343,10 +421,14 @@ def remove_backbone(name: str) -> Path:
     BackboneError
         If it is bundled or not there.
     """
-    folder = find_backbone(name)
-    if folder.resolve().parent != (user_data_dir() / FOLDER).resolve():
+    own = user_data_dir() / FOLDER
+    folder = own / name if problem_of(name) is None and (own / name).is_dir() else find_backbone(name)
+    if folder.resolve().parent != own.resolve():
         raise BackboneError(f"{name!r} is in {folder}, not among the imported ones; delete that folder yourself if you mean it")
-    shutil.rmtree(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
     return folder
 
 
@@ -366,13 +448,27 @@ def describe(folder: Path) -> dict[str, Any]:
         "recipe": card.recipe,
         "intensity": card.intensity,
         "in_channels": config.in_channels,
-        "blocks": [
-            {"block": i, "name": config.block_name(i), "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)
-        ],
+        "blocks": [{"block": i, "name": config.block_name(i), "channels": c, "stride": s} for i, (c, s) in enumerate(shapes)],
         "default_blocks": list(card.blocks),
         "default_timesteps": list(card.timesteps),
         "default_scales": list(card.scales),
         "default_filters": card.filters,
-        "bytes": (folder / WEIGHTS).stat().st_size,
+        "bytes": _size(folder / WEIGHTS),
         "training": card.training,
     }
+
+
+def _size(weights: Path) -> int:
+    """Bytes of a backbone's weights.
+
+    Raises
+    ------
+    BackboneError
+        If they are not there.
+    """
+    try:
+        if weights.is_file():
+            return weights.stat().st_size
+    except OSError:
+        pass
+    raise BackboneError(f"{weights} is missing or cannot be read; import or pretrain the backbone again")

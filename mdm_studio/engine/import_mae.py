@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdm_studio.engine.card_checks import check_network
 from mdm_studio.errors import UsageError
 from mdm_studio.nn.mae import MAEConfig, MaskedAutoencoder
 
@@ -45,9 +46,12 @@ def adapt_mae(
     if _PATCHES not in made or made[_PATCHES].ndim != 4 or "pos_embed" not in made or made["pos_embed"].ndim != 3:
         return config, made, ""  # refused by name, with all that differs
     _, channels, patch, _ = made[_PATCHES].shape
+    if not channels or not patch:
+        return config, made, ""
     side = patch * math.isqrt(max(made["pos_embed"].shape[1] - 1, 1))
     told = {"patch": patch, "image_size": side, "in_channels": channels, "out_channels": channels}
     config = dataclasses.replace(config, **(told | {name: value for name, value in options.items() if name in told}))
+    check_network(config, "the checkpoint")
     if imagenet:
         made |= _for_plain_pixels(made[_PATCHES], made["patch_embed.proj.bias"])
     if any(name.startswith(_DECODER) for name in made):

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -27,9 +28,19 @@ from mdm_studio.engine.averaging import ramped_average
 from mdm_studio.engine.devices import Precision, pick_device, pick_precision
 from mdm_studio.engine.recipes import Example, Recipe
 from mdm_studio.errors import CheckpointError, JobError
+from mdm_studio.io.json_files import check_value
 from mdm_studio.nn.network import Network, NetworkConfig
 
 Arrays = dict[str, Tensor]
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class TrainingFacts(TypedDict):
+    """Where a training stood when its state was saved."""
+
+    step: _Count
+    averaged: _Count
+    schedule: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -255,8 +266,13 @@ class Pretrainer:
         Raises
         ------
         CheckpointError
-            If the tensors are those of another network.
+            If the tensors are those of another network, or not all finite numbers.
         """
+        try:
+            known = check_value(facts, TrainingFacts)
+        except ValueError as error:
+            raise CheckpointError(f"the checkpoint does not say where the training stood ({error})") from error
+        _check_kinds(arrays, {"model/": self.net, "ema/": self.ema.module})
         try:
             self.net.load_state_dict(_below(arrays, "model/"))
             self.ema.module.load_state_dict(_below(arrays, "ema/"))
@@ -270,20 +286,31 @@ class Pretrainer:
                 slots.setdefault(int(index), {})[slot] = laid
             whole = self.optimizer.state_dict() | {"state": slots}
             self.optimizer.load_state_dict(whole)
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            self.schedule.load_state_dict(self.schedule.state_dict() | known["schedule"])
+        except (ArithmeticError, RuntimeError, TypeError, ValueError, LookupError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit this network ({str(error).splitlines()[0]}); "
                 "resume with the settings the run was started with"
             ) from error
-        self.ema.n_averaged.fill_(facts["averaged"])
-        self.schedule.load_state_dict(self.schedule.state_dict() | facts["schedule"])
+        self.ema.n_averaged.fill_(known["averaged"])
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr
-        self.step = int(facts["step"])
+        self.step = known["step"]
 
     def weights(self) -> Arrays:
         """Averaged weights of the network, for a backbone file."""
         return {name: value.detach().contiguous() for name, value in self.ema.module.state_dict().items()}
+
+
+def _check_kinds(arrays: Arrays, parts: dict[str, nn.Module]) -> None:
+    """Complain about weights of another kind of number, and about those that are none: training cannot go on from them."""
+    for prefix, net in parts.items():
+        wanted = net.state_dict()
+        for name, value in _below(arrays, prefix).items():
+            if name in wanted and value.dtype != wanted[name].dtype:
+                raise CheckpointError(f"the checkpoint holds {prefix}{name} as {value.dtype}; resume from another one")
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise CheckpointError(f"the checkpoint holds numbers that are not finite in {prefix}{name}")
 
 
 def _predict(network: Any, example: Example) -> Tensor:

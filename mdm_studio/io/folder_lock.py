@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from mdm_studio.errors import ProjectError
+from mdm_studio.errors import FolderLostError, ProjectError
 from mdm_studio.io.atomic import output_error
 
 LOCK_FILE = ".lock"
@@ -27,6 +27,9 @@ class FolderLock:
     ----------
     folder : Path
         Made if it is missing.
+    inherited : int or None
+        File descriptor of the lock that the parent process took and handed down (`hand_down`). The lock is taken as usual if
+        it is none of this folder.
 
     Attributes
     ----------
@@ -41,24 +44,102 @@ class FolderLock:
         If nothing can be written there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, inherited: int | None = None) -> None:
         self._path = folder / LOCK_FILE
         self.supported = True
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
+            if inherited is not None and self._adopt(inherited):
+                self._file = inherited
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = self._open()
+            self._folder = os.stat(folder)
+            self._sign()
         except OSError as error:
             raise output_error(folder, error) from error
+
+    def hand_down(self) -> int | None:
+        """File descriptor for a child process, which holds the folder from its first moment; None where there is none to give.
+
+        The child gives it to its own `FolderLock`; `forget` ends the holding of this process alone.
+        """
+        return self._file if self.supported and _INHERITED and self._file >= 0 else None
+
+    def forget(self) -> None:
+        """Leave the folder to the child process that the lock was handed down to."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def release(self) -> None:
         """Let others in; a second call does nothing."""
         if self._file >= 0:
             with contextlib.suppress(OSError):  # Windows removes no open file; it stays then, and nobody holds it
-                self._path.unlink()
+                if self.holds(self._path.parent):  # and not the lock of what is in its place now
+                    self._path.unlink()
             os.close(self._file)
             self._file = -1
+
+    def _adopt(self, file: int) -> bool:
+        """Whether `file` is the lock of this folder and held; it is then kept from what this process starts."""
+        try:
+            ours = os.path.samestat(os.fstat(file), os.stat(self._path))
+            if ours:
+                _lock(file)  # held already, unless it was handed down from nobody
+                os.set_inheritable(file, False)
+        except OSError:
+            return False
+        return ours
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is the one that is held, whatever its name was."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), os.stat(folder / LOCK_FILE))
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Make sure that the folder is still there and the one that was locked; a lock file that was removed is made anew.
+
+        Raises
+        ------
+        FolderLostError
+            If the folder was moved, removed or replaced, its drive is gone, or another process has taken it meanwhile.
+        """
+        folder = self._path.parent
+        if self.holds(folder):
+            return
+        try:
+            same = os.path.samestat(os.stat(folder), self._folder)
+        except OSError as error:
+            raise FolderLostError(f"{folder} was moved or removed, or its drive is gone") from error
+        if not same:
+            raise FolderLostError(f"{folder} is not the folder any more that was opened: another one is in its place")
+        try:
+            file = self._open()
+        except (OSError, ProjectError) as error:
+            raise FolderLostError(str(error)) from error
+        os.close(self._file)
+        self._file = file
+        self._sign()
+
+    def place(self) -> Path | None:
+        """Where the folder is now that was locked, if the system tells; it does on Linux and macOS."""
+        try:
+            folder = Path(_name_of(self._file)).parent
+        except OSError:
+            return None
+        return folder if self.holds(folder) else None
+
+    def follow(self, folder: Path) -> None:
+        """Take over a new name of the folder, for which `holds` is true."""
+        self._path, self._folder = folder / LOCK_FILE, os.stat(folder)
+
+    def _sign(self) -> None:
+        with contextlib.suppress(OSError):  # it is for people: a full disk has no room for it
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode(errors="replace"))
 
     def _open(self) -> int:
         """A file descriptor that holds the lock."""
@@ -100,7 +181,9 @@ def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
     Asking takes a shared lock for a moment, so whoever takes the folder at that very time should try twice.
     """
     try:
-        file = os.open(folder / LOCK_FILE, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        # not blocking: a named pipe in its place would be waited for for ever
+        flags = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY | os.O_NONBLOCK
+        file = os.open(folder / LOCK_FILE, flags)
     except OSError:
         return "free"  # no file, no holder
     try:
@@ -114,8 +197,17 @@ def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
     return "free"
 
 
+def _name_of(file: int) -> str:
+    """Present name of an open file; OSError where the system does not tell."""
+    if sys.platform == "darwin":
+        return os.fsdecode(fcntl.fcntl(file, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.readlink(f"/proc/self/fd/{file}")
+
+
 if sys.platform == "win32":
     import msvcrt
+
+    _INHERITED = False  # a lock is its process's own
 
     def _lock(file: int) -> None:
         os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
@@ -128,6 +220,8 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _INHERITED = True  # a lock is the open file's, which a child shares
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

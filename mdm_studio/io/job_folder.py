@@ -19,17 +19,81 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import stat
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any, Literal, Required, TypedDict
+
+from msgspec import Meta
 
 from mdm_studio.errors import JobError, OutputError
-from mdm_studio.io.atomic import output_error, replacing, write_json
+from mdm_studio.io.atomic import make_folder, output_error, replacing, write_json
+from mdm_studio.io.json_files import check_value, parse_json, read_json
+from mdm_studio.io.leftovers import remove_leftovers
 
 _LOG_TAIL = 200_000  # bytes of log.txt that are shown
 _KEPT = 2  # checkpoints: the last, and the one before it should the last be unreadable
+_CHECKPOINT = re.compile(r"step-\d{8,12}\.safetensors")
+_LONGEST_LINE = 1 << 20  # bytes of metrics.jsonl; ours have some hundred
+
+_Number = Annotated[float, Meta(ge=-1e18, le=1e18)]  # neither NaN nor infinite
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Text = Annotated[str, Meta(max_length=100_000)]
+
+
+class JobFile(TypedDict, total=False):
+    """What job.json of every kind must look like, as far as lists and the driver need it; each kind checks its own entries."""
+
+    kind: _Text
+    version: _Count
+    name: _Text
+    created: _Number
+    device: _Text | None
+    config: dict[str, Any]
+    steps: _Count | None
+    minutes: _Number | None
+    publish: bool
+
+
+class StatusFile(TypedDict, total=False):
+    """What status.json must look like; every entry may be missing, as some are in those of version 0.1."""
+
+    version: _Count
+    state: _Text
+    message: _Text
+    heartbeat: _Number
+    started: _Number
+    reported: _Number
+    step: _Count | None
+    steps: _Count | None
+    done: _Number | None
+    eta_s: _Number | None
+    rate: _Number | None
+    images_per_s: _Number | None
+    unit: _Text
+    facts: dict[str, Any]
+    result: _Text | None
+    device: _Text | None
+    background: bool
+    restarts: _Count
+    process: _Text | None
+
+
+class RequestFile(TypedDict):
+    """What request.json must look like."""
+
+    want: Literal["pause", "cancel"]
+
+
+class MetricsRow(TypedDict, total=False):
+    """What a line of metrics.jsonl must look like."""
+
+    step: Required[_Count]
+    loss: _Number | None
+    elapsed_s: _Number | None
 
 
 class JobFolder:
@@ -43,7 +107,10 @@ class JobFolder:
 
     def exists(self) -> bool:
         """Whether a job was started here."""
-        return self.job.is_file()
+        try:
+            return self.job.is_file()
+        except OSError:  # a folder that nobody may look into
+            return False
 
     def create(self, settings: Mapping[str, Any]) -> None:
         """Start a new job.
@@ -57,6 +124,7 @@ class JobFolder:
             raise JobError(f"{self.root} already holds a job; add --resume to go on with it, or choose another --out")
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise JobError(f"{self.root} is not an empty folder; choose another --out")
+        make_folder(self.root)
         write_json(self.job, dict(settings))
 
     def settings(self) -> dict[str, Any]:
@@ -68,16 +136,20 @@ class JobFolder:
             If there is no job here or its file is damaged.
         """
         try:
-            settings: dict[str, Any] = json.loads(self.job.read_text())
-        except FileNotFoundError as error:
+            return _read_object(self.job, JobFile)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise JobError(f"{self.root} holds no job (no job.json); start one without --resume") from error
+        except OSError as error:
+            raise JobError(f"{self.job} cannot be read ({error.strerror}); check that you may read it") from error
         except ValueError as error:
             raise JobError(f"{self.job} is damaged ({error}); start a new job in another folder") from error
-        return settings
 
     def read_job(self) -> dict[str, Any]:
         """Content of job.json; empty if there is none or it is damaged."""
-        return _read_object(self.job)
+        try:
+            return self.settings()
+        except JobError:
+            return {}
 
     def write_status(self, **facts: Any) -> None:
         """Replace status.json; on a full disk it is written over in place, so that the job can still say why it failed.
@@ -102,7 +174,25 @@ class JobFolder:
 
     def read_status(self) -> dict[str, Any]:
         """Content of status.json; empty if there is none or it is damaged."""
-        return _read_object(self.status)
+        try:
+            return self.check_status()
+        except JobError:
+            return {}
+
+    def check_status(self) -> dict[str, Any]:
+        """Content of status.json; empty if there is none.
+
+        Raises
+        ------
+        JobError
+            If it is damaged.
+        """
+        try:
+            return _read_object(self.status, StatusFile)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as error:
+            raise JobError(f"its status.json is damaged ({error})") from error
 
     def write_request(self, want: str) -> None:
         """Ask the process that drives the job for something: ``pause`` or ``cancel``."""
@@ -110,7 +200,10 @@ class JobFolder:
 
     def read_request(self) -> str:
         """What a front end has asked for, else an empty text."""
-        return str(_read_object(self.request).get("want", ""))
+        try:
+            return read_json(self.request, RequestFile)["want"]
+        except (OSError, ValueError):
+            return ""
 
     def clear_request(self) -> None:
         """Nothing is asked for any more."""
@@ -138,7 +231,13 @@ class JobFolder:
 
     def list_checkpoints(self) -> list[Path]:
         """Checkpoints, newest first."""
-        return sorted(self.checkpoints.glob("step-*.safetensors"), reverse=True)
+        found = (path for path in self.checkpoints.glob("step-*") if _CHECKPOINT.fullmatch(path.name) and path.is_file())
+        return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes of the job have left; call it while holding the folder."""
+        for folder in (self.root, self.checkpoints, self.samples, self.snapshots):
+            remove_leftovers(folder)
 
     def drop_old_checkpoints(self) -> None:
         """Keep the newest two."""
@@ -146,15 +245,19 @@ class JobFolder:
             path.unlink(missing_ok=True)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl; a line cut off by a crash is left out."""
-        if not self.metrics.exists():
-            return []
-        rows = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+        """Every good line of metrics.jsonl; one that was cut off by a crash, or damaged, is left out."""
+        rows: list[dict[str, Any]] = []
+        try:
+            if not stat.S_ISREG(self.metrics.stat().st_mode):
+                return rows
+            with self.metrics.open("rb") as file:
+                while line := file.readline(_LONGEST_LINE):
+                    with contextlib.suppress(ValueError):
+                        row = parse_json(line, dict[str, Any])
+                        check_value(row, MetricsRow)
+                        rows.append(row)
+        except OSError:
+            pass
         return rows
 
     def rewind_metrics(self, step: int) -> None:
@@ -164,12 +267,11 @@ class JobFolder:
             unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _read_object(path: Path, model: Any) -> dict[str, Any]:
+    """A JSON object that fits `model`, with the entries that `model` does not know."""
+    value = read_json(path, dict[str, Any])
+    check_value(value, model)
+    return value
 
 
 class MetricsLog:

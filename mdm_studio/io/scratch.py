@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mdm_studio.io.atomic import UNFINISHED_SUFFIX, output_error
+from mdm_studio.io.atomic import output_error
+from mdm_studio.io.leftovers import unfinished_name
 
 IN_MEMORY = 2048 * 2048
 """Pixels of the largest array that is kept in memory."""
@@ -29,7 +29,7 @@ class Scratch:
     """
 
     def __init__(self, beside: Path) -> None:
-        self._folder = beside.with_name(f".{beside.name[:100]}.{uuid.uuid4().hex[:8]}{UNFINISHED_SUFFIX}")
+        self._folder = beside.with_name(unfinished_name(beside.name))
 
     def array(self, name: str, shape: tuple[int, int], dtype: DTypeLike) -> Any:
         """An array: NumPy's, or zarr's, which takes and gives the same slices.
@@ -45,7 +45,7 @@ class Scratch:
 
         chunks = (min(_CHUNK[0], shape[0]), min(_CHUNK[1], shape[1]))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             place = self._folder / f"{name}.zarr"
             return zarr.create_array(place, shape=shape, dtype=dtype, chunks=chunks, overwrite=True)
         except OSError as error:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import BackboneError, CheckpointError, MDMStudioError, UsageError
 from mdm_studio.io.backbone_files import CARD
+from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.services.asking import ask_process, read_answer
 
 SourceKind = Literal["hub", "model", "checkpoint", "backbone"]
@@ -135,6 +136,7 @@ def add_here(addition: Addition) -> str:
     name, found = addition.name.strip(), look_at(addition.source)
     if not name or _clean(name) != name:
         raise UsageError(f"{name!r} is no name for a backbone; take letters, digits, dots, hyphens and underscores")
+    check_plain_name(name, "backbone")
     if name in _names():
         raise BackboneError(f"there is a backbone {name!r} already; choose another name")
     source = addition.source.strip()

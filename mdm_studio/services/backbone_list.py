@@ -130,9 +130,27 @@ def list_backbones() -> tuple[BackboneFacts, ...]:
         try:
             found.append(backbone_facts(name, folder))
         except (MDMStudioError, OSError, *_DAMAGE) as error:
-            words = str(error) if isinstance(error, MDMStudioError | OSError) else f"its card is damaged ({error!r})"
-            found.append(BackboneFacts(name, problem=words))
+            found.append(BackboneFacts(name, problem=_problem(error)))
     return tuple(found)
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """Facts about every backbone that has a name, for programs; ``problem`` says why one cannot be used."""
+    from mdm_studio.config import resource_roots
+    from mdm_studio.engine.backbones import backbone_folders, describe
+
+    rows = []
+    for name, folder in backbone_folders().items():
+        try:
+            rows.append(describe(folder))
+        except (MDMStudioError, OSError, *_DAMAGE) as error:
+            bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
+            rows.append({"name": name, "folder": str(folder), "bundled": bundled, "problem": _problem(error)})
+    return rows
+
+
+def _problem(error: BaseException) -> str:
+    return str(error) if isinstance(error, MDMStudioError | OSError) else f"its card is damaged ({error!r})"
 
 
 def backbone_facts(name: str, folder: Path) -> BackboneFacts:

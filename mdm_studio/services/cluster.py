@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import mdm_studio
 from mdm_studio.config import CACHE_BYTES
-from mdm_studio.errors import ClassifierError, OutputError, UsageError
-from mdm_studio.io.classifier_file import read_classifier
-from mdm_studio.services.export_record import classifier_digest
+from mdm_studio.errors import OutputError, UsageError
 from mdm_studio.services.export_request import ExportRequest, FileResult, TileProgress
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def predict_on_cluster(
     request : ExportRequest
         With absolute paths; its `workers` or its `scheduler` says where.
     digest : str
-        Of the classifier, see `mdm_studio.services.export_record.classifier_digest`: workers refuse any other.
+        Of the classifier, see `mdm_studio.io.classifier_file.classifier_digest`: workers refuse any other.
     paths : sequence of Path
         The images that are to be predicted, whatever is there.
     stop : callable
@@ -250,6 +248,11 @@ def _result(facts: Mapping[str, Any]) -> FileResult:
         dict(facts["pixels"]),
         facts["message"],
         facts["objects"],
+        facts["differs"],
+        tuple(facts["source"]),
+        {kind: tuple(each) for kind, each in facts["written"].items()},
+        left_out=tuple(facts["left_out"]),
+        notes=tuple(facts["notes"]),
     )
 
 
@@ -272,9 +275,7 @@ def _loaded(path: Path, backbone: str | None, device: str, digest: str) -> Class
     from mdm_studio.services.classifier import load_classifier
 
     keep_freed_memory()  # dask has its workers hand memory back at once, which took half of their time
-    if classifier_digest(*read_classifier(path)) != digest:
-        raise ClassifierError(f"{path} is another classifier on this worker: give every worker the same files")
-    return load_classifier(path, backbone=backbone, device=device)
+    return load_classifier(path, backbone=backbone, device=device, digest=digest)
 
 
 def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, sign: str) -> dict[str, Any]:
@@ -296,16 +297,18 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
     from distributed import get_worker
 
     from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.io.remarks import heard
     from mdm_studio.services.batch import predict_file
 
     request = ExportRequest.from_json(order)
     classifier = _loaded(request.classifier, request.backbone, request.device, digest)
-    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES, optional=True) if request.cache else None
     steps = predict_file(classifier, Path(image), request.options, cache)
     worker, told = get_worker(), 0.0
     while True:
         try:
-            event = next(steps)
+            with heard(lambda path, words: None):  # it is told where the results come together
+                event = next(steps)
         except StopIteration as end:
             return _facts(end.value)
         if time.monotonic() - told > _TELL_SECONDS:

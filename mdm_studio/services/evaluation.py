@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mdm_studio.engine.metrics import aji, confusion, dice, instances, iou, miou, object_dice
 from mdm_studio.errors import InputError, UsageError
-from mdm_studio.io.images import image_name, open_image
+from mdm_studio.io.images import check_unique_names, find_images, image_name, open_image
 from mdm_studio.io.labels import find_labels, read_labels
 
 METRICS = ("dice", "iou", "miou", "aji", "object_dice")
@@ -112,10 +112,12 @@ def files_of_truth(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        If it is no folder.
+        If it is no folder, holds no label map, or two of the same name.
     """
     _check_folder(folder, "truth")
-    return [path for path in sorted(folder.iterdir()) if path.is_file() or path.suffix == ".zarr"]
+    files = find_images([folder])
+    check_unique_names(files)
+    return files
 
 
 def _check_folder(folder: Path, what: str) -> None:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
+from mdm_studio.io.file_signature import Signature
 from mdm_studio.io.masks import MaskFormat, mask_path
+from mdm_studio.io.remarks import remarks
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -207,7 +209,7 @@ class ExportRequest:
                 facts["scheduler"],
                 TlsFiles(**{name: Path(path) for name, path in facts.get("tls", {}).items()}),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
 
 
@@ -231,6 +233,12 @@ class FileResult:
         Why it failed or was skipped; of an image that is done what should be known of it.
     objects : int
         Objects found.
+    differs : str
+        What differs from the images that the classifier was fitted on, in words that do not name the image.
+    source, written : (int, int), mapping
+        Signatures of the image, taken before it was opened, and of each output, when it was written.
+    left_out, notes : tuple of str
+        Parts of the image's file that were not read, and what else should be known of it; see `ImageFile`.
     """
 
     image: Path
@@ -240,6 +248,16 @@ class FileResult:
     pixels: dict[int, int] = field(default_factory=dict)
     message: str = ""
     objects: int = 0
+    differs: str = ""
+    source: Signature = (0, 0)
+    written: Mapping[str, Signature] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Both, in words."""
+        return remarks(self.left_out, self.notes)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ No torch, and what was read before is not read again: a front end looks every se
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.job_folder import JobFolder, MetricsRow
+from mdm_studio.io.json_files import parse_json
 
 _POINTS = 2000  # of a curve: more than a window has pixels
 _SHARE = 50  # a running mean is over a fiftieth of the steps, as in the report of a run,
@@ -71,6 +71,8 @@ def _step(path: Path) -> int:
 def _read(path: Path, old: JobLook) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
     """Losses so far; from the beginning where the file is another one, because a resumed job takes steps back."""
     try:
+        if not path.is_file():  # a named pipe would be waited for for ever
+            return old.steps, old.losses, old.read_to
         with path.open("rb") as file:
             size = file.seek(0, 2)
             begin = old.read_to if old.read_to <= size else 0
@@ -91,7 +93,8 @@ def _read(path: Path, old: JobLook) -> tuple[NDArray[np.int64], NDArray[np.float
 
 def _values(line: bytes) -> tuple[int, float] | None:
     try:
-        row = json.loads(line)
-        return int(row["step"]), float(row["loss"])
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line, MetricsRow)
+    except ValueError:
         return None
+    loss = row.get("loss")
+    return None if loss is None else (row["step"], loss)

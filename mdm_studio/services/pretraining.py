@@ -6,17 +6,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 
 from mdm_studio import registry
+from mdm_studio.engine.card_checks import build_empty, weight_bytes
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
 from mdm_studio.engine.pretrain import Pretrainer, Step
 from mdm_studio.errors import CheckpointError, JobError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.backbone_files import WEIGHTS, read_weights
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
+from mdm_studio.io.json_files import check_value
 from mdm_studio.services.jobs.states import JobReport
 from mdm_studio.services.pretraining_job import Job, network_type
 from mdm_studio.services.pretraining_plan import make_recipe, named_size, plan, recipe_config
@@ -34,6 +38,8 @@ _STOP_CHECK: Callable[[], bool] = lambda: False  # noqa: E731 - a default that n
 _EARLY_STEPS = (20, 50, 100)  # somebody may be watching a job that has just begun
 _FIRST_SECONDS = 60.0  # where steps are slow, the first save does not wait for the twentieth
 _SAVE_SECONDS = 300.0  # what a power cut can cost, in time
+_COPIES = 2  # of the weights at the very least: the network and its average
+_Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 _SAVE_SHARE = 20  # an early save may take a twentieth of the time since the last one
 
 
@@ -52,37 +58,60 @@ def run(folder: JobFolder, *, stop: Callable[[], bool] = _STOP_CHECK) -> Iterato
         )
     planes, _ = survey(paths, job.channels, job.config.intensity)
     recipe = registry.load("recipes", job.recipe)(**job.recipe_settings)
+    _check_memory(job)
     trainer = Pretrainer(job.network, recipe, job.config)
     try:
-        elapsed = _restore(trainer, folder, job)
-        yield from _Run(folder, job, trainer, planes, elapsed).reports(stop)
+        elapsed, warning = _restore(trainer, folder, job)
+        yield from _Run(folder, job, trainer, planes, elapsed, warning).reports(stop)
     finally:
         trainer.close()
 
 
-def _restore(trainer: Pretrainer, folder: JobFolder, job: Job) -> float:
-    """Load the newest readable checkpoint, or what the job starts from; return the seconds trained so far."""
+def _restore(trainer: Pretrainer, folder: JobFolder, job: Job) -> tuple[float, str]:
+    """Load the newest good checkpoint, or what the job starts from; the seconds trained so far, and what should be known."""
     elapsed = 0.0
-    failures: list[str] = []
+    failures: list[CheckpointError] = []
     for path in folder.list_checkpoints():
         try:
             tensors, facts = read_checkpoint(path)
-        except CheckpointError as error:
-            failures.append(str(error))
+            trainer.load_state(tensors, facts)
+            elapsed = check_value(facts.get("elapsed_s"), _Seconds)
+        except (CheckpointError, ValueError) as error:
+            failures.append(CheckpointError(f"{path.name} cannot be used: {error}"))
             continue
-        trainer.load_state(tensors, facts)
-        elapsed = float(facts["elapsed_s"])
         break
     else:
         if failures:
-            raise CheckpointError(failures[0])
+            raise failures[0]
         if job.start_from is not None:
             trainer.start_from(_start_weights(Path(job.start_from)))
         elif job.encoder:
             trainer.start_from(_encoder_weights(job))
+    warning = f"{failures[0]}; goes on from step {trainer.step}, which was saved before" if failures else ""
     if trainer.accelerator.is_main_process:
         folder.rewind_metrics(trainer.step)
-    return elapsed
+        if warning:
+            folder.write_log(warning)
+    return elapsed, warning
+
+
+def _check_memory(job: Job) -> None:
+    """Complain about a network that this machine cannot train, before memory is taken for it.
+
+    Raises
+    ------
+    JobError
+        With what it takes.
+    """
+    import psutil
+
+    net = build_empty(network_type(job.recipe), job.network, "the job")
+    wanted, there = _COPIES * weight_bytes(net), psutil.virtual_memory().total
+    if wanted > there:
+        raise JobError(
+            f"the network of this job takes {wanted / 1e9:.0f} GB to train and this machine has {there / 1e9:.0f}; start a new "
+            "job with a smaller --size"
+        )
 
 
 def _start_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -120,8 +149,10 @@ def save_due(step: int, every: int, since_s: float, cost_s: float, *, first: boo
 class _Run:
     """One sitting of a job: drives the trainer and keeps the folder true."""
 
-    def __init__(self, folder: JobFolder, job: Job, trainer: Pretrainer, planes: list[PlaneInfo], elapsed: float) -> None:
-        self.folder, self.job, self.trainer = folder, job, trainer
+    def __init__(
+        self, folder: JobFolder, job: Job, trainer: Pretrainer, planes: list[PlaneInfo], elapsed: float, warning: str = ""
+    ) -> None:
+        self.folder, self.job, self.trainer, self.warning = folder, job, trainer, warning
         self.elapsed, self.saved_at = elapsed, trainer.step
         self._saved_time, self._save_cost = time.monotonic(), 0.0
         self._loss: float | None = None
@@ -206,7 +237,7 @@ class _Run:
             "precision": self.trainer.precision,
             "images": len(self.job.images),
             "loss": self._loss,
-        }
+        } | ({"warning": self.warning} if self.warning else {})
         eta = self._eta(seconds / len(self._recent)) if self._recent else None
         return JobReport(self.done(), self.trainer.step, self.job.steps, eta, rate, "images/s", note, facts | more)
 
@@ -222,6 +253,7 @@ class _Run:
         if not self.main or self.trainer.step == self.saved_at or not self.folder.exists():
             return
         tensors, facts = self.trainer.state()
+        make_folder(self.folder.checkpoints, within=self.folder.root)
         write_checkpoint(self.folder.checkpoint_path(self.trainer.step), tensors, facts | self._facts())
         self.saved_at = self.trainer.step
         self.folder.drop_old_checkpoints()
@@ -245,6 +277,7 @@ class _Run:
             seen, made = self.trainer.reconstruct(originals, timesteps)
             recipe, settings = self.job.recipe, self.job.recipe_settings
             captions = [what_is_seen(recipe, settings, t, self.trainer.recipe.t_max) for t in timesteps]
+            make_folder(self.folder.samples, within=self.folder.root)
             sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, captions, seen, made)
 
     def _finish(self) -> Path:

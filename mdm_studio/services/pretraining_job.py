@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from mdm_studio import registry
+from mdm_studio.engine.card_checks import check_fields, check_network
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.engine.recipes import Recipe
-from mdm_studio.errors import JobError, UsageError
+from mdm_studio.errors import BackboneError, JobError, UsageError
+from mdm_studio.io.json_files import check_value
 from mdm_studio.nn.network import Network, NetworkConfig
 
 _VERSION = 1
 _COMMON = ("kind", "version", "created")  # what job.json of every kind has besides its own fields
+
+
+_LARGEST = 1 << 16  # side of a crop, and number of crops
+_Place = Annotated[str, Meta(max_length=10_000)]
+
+
+class _Asked(TypedDict, total=False):
+    """What job.json of a pretraining must look like besides what is common to all kinds."""
+
+    images: Annotated[list[_Place], Meta(min_length=1)]
+    channels: list[Annotated[int, Meta(ge=0, le=100_000)]] | None
+    recipe: str
+    recipe_settings: dict[str, Any]
+    network: dict[str, Any]
+    config: dict[str, Any]
+    steps: Annotated[int, Meta(ge=1)] | None
+    minutes: Annotated[float, Meta(ge=0, le=1e9)] | None
+    checkpoint_every: Annotated[int, Meta(ge=1)]
+    start_from: _Place | None
+    encoder: _Place
 
 
 @dataclass(frozen=True)
@@ -72,12 +96,22 @@ class Job:
         if values.get("version", 1) > _VERSION:
             raise JobError(f"the job is of version {values['version']} and this program reads {_VERSION}; update MDM Studio")
         try:
+            check_value(values, _Asked)
+            if not values.get("steps") and not values.get("minutes"):
+                raise ValueError("it has no budget")
             fields = {key: value for key, value in values.items() if key not in _COMMON}
             images, channels = tuple(fields.pop("images")), fields.pop("channels")
-            network = network_type(fields["recipe"]).config_type.from_json(fields.pop("network"))
-            config = PretrainConfig(**_tuples(fields.pop("config")))
+            kind, shape, numbers = network_type(fields["recipe"]).config_type, fields.pop("network"), fields.pop("config")
+            check_fields(shape, kind, "its network")
+            check_fields({"config": numbers}, dict[str, PretrainConfig], "its config", largest=2**63)  # seeds
+            check_fields(fields["recipe_settings"], registry.load("recipes", fields["recipe"]), "its recipe")
+            network = kind.from_json(shape)
+            check_network(network, "it")
+            config = PretrainConfig(**_tuples(numbers))
+            if not all(1 <= number <= _LARGEST for number in (config.crop, config.batch, *config.scales)):
+                raise ValueError(f"crop, batch and scales are 1 to {_LARGEST}")
             return cls(images, tuple(channels) if channels else None, network=network, config=config, **fields)
-        except (KeyError, TypeError, AttributeError, UsageError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, BackboneError, UsageError) as error:
             raise JobError(f"job.json is not that of a pretraining ({error}); start a new job") from error
 
 

@@ -18,21 +18,23 @@ from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, backbone_folders
 from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UnreadableImageError
-from mdm_studio.io.atomic import replacing, write_json
+from mdm_studio.io.atomic import make_folder, replacing, write_json
 from mdm_studio.io.backbone_files import CARD, read_card, write_backbone
 from mdm_studio.io.checkpoints import read_checkpoint
 from mdm_studio.io.image_digest import image_digests
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.plain_names import problem_of
 from mdm_studio.services.pretraining_job import Job
 from mdm_studio.services.pretraining_report import loss_curve, model_card
 
 _KEPT = 2  # snapshots: the newest, and the one that somebody may be reading
+_LONGEST = 100  # bytes of a name that are kept
 _LAST = 100  # steps whose mean is the loss at the end
 
 
 def write_result(folder: JobFolder, job: Job, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
     """Write the finished backbone with its model card and loss curve, and publish it if the job says so; its folder."""
-    rows = folder.read_metrics()
+    rows = _rows(folder)
     card = make_card(job, job.name, facts, rows)
     card["training"]["image_digests"] = _digests(job.images)
     write_backbone(folder.backbone, _halved(weights), card, model_card(card))
@@ -56,13 +58,19 @@ def snapshot(folder: JobFolder) -> Path | None:
         except CheckpointError:  # cut short by a power cut, or dropped a moment ago
             continue
         step = int(facts["step"])
-        rows = [row for row in folder.read_metrics() if row["step"] <= step]
+        rows = [row for row in _rows(folder) if row["step"] <= step]
         card = make_card(job, f"{job.name} at step {step}", facts, rows)
+        make_folder(target.parent, within=folder.root)
         write_backbone(target, _halved(tensors), card, model_card(card, curve=False))
         for old in sorted(folder.snapshots.glob("step-*"), reverse=True)[_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
         return target
     return None
+
+
+def _rows(folder: JobFolder) -> list[dict[str, Any]]:
+    """Steps of a job that have a loss."""
+    return [row for row in folder.read_metrics() if row.get("loss") is not None]
 
 
 def publish(backbone: Path, name: str) -> Path:
@@ -76,7 +84,10 @@ def publish(backbone: Path, name: str) -> Path:
         If it cannot be written there.
     """
     digest = read_card(backbone)["digest"]
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "backbone"
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    stem = stem.encode(errors="ignore")[:_LONGEST].decode(errors="ignore").strip("-.") or "backbone"
+    if problem_of(stem) is not None:
+        stem = f"backbone-{stem}"  # a word that Windows keeps for itself
     taken, number, free = backbone_folders(), 1, stem
     while free in taken or (user_data_dir() / FOLDER / free).exists():
         if free in taken and _digest(taken[free]) == digest and taken[free].parent == user_data_dir() / FOLDER:
@@ -84,6 +95,7 @@ def publish(backbone: Path, name: str) -> Path:
         number += 1
         free = f"{stem}-{number}"
     target = user_data_dir() / FOLDER / free
+    make_folder(target.parent)
     with replacing(target) as unfinished:
         shutil.copytree(backbone, unfinished)
         write_json(unfinished / CARD, read_card(backbone) | {"name": free})

@@ -117,11 +117,11 @@ def test_damaged_tile_is_computed_again(backbone, tmp_path, damage):
         np.full((1, 1, 1), 7, np.uint8),
         np.arange(2100, dtype=np.uint16).reshape(1, 3, 700),
         np.where(np.eye(40, dtype=bool), np.nan, 0.5)[None].astype(np.float32),
-        np.full((1, 20, 20), np.nan, np.float32),
+        np.stack([np.full((20, 20), np.nan), np.eye(20)]),
         np.zeros((2, 20, 20), np.uint8),
         np.ones((1, 20, 20), bool),
     ],
-    ids=["1x1", "thin 16-bit", "float with NaN", "all NaN", "two channels", "bool"],
+    ids=["1x1", "thin 16-bit", "float with NaN", "a channel of NaN", "two channels", "bool"],
 )
 def test_odd_images_give_finite_features(backbone, raw):
     source = PlaneFeatures(backbone, ArrayPlane(raw), FeatureSettings.of(backbone))

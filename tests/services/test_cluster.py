@@ -141,9 +141,8 @@ def test_a_stop_leaves_the_images_that_wait(cluster, export_set, tmp_path):
 
 def test_a_worker_gives_up_between_tiles(export_set, tmp_path, monkeypatch):
     """As soon as it sees the sign, which is made here when it tells of its first tile."""
-    from mdm_studio.io.classifier_file import read_classifier
+    from mdm_studio.io.classifier_file import classifier_digest, read_classifier
     from mdm_studio.services.cluster import predict_one
-    from mdm_studio.services.export_record import classifier_digest
 
     sign, told = tmp_path / "sign", []
 
@@ -153,6 +152,7 @@ def test_a_worker_gives_up_between_tiles(export_set, tmp_path, monkeypatch):
             sign.touch()
 
     monkeypatch.setattr("distributed.get_worker", Worker)
+    (tmp_path / "m").mkdir()
     order = request(export_set, tmp_path / "m").to_json()
     digest = classifier_digest(*read_classifier(export_set.classifier))
     image = str(export_set.images[0])

@@ -204,6 +204,48 @@ def test_one_export_at_a_time(export_set, tmp_path):
     assert visible(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="an open folder cannot be moved there")
+@pytest.mark.parametrize("format_", ["png", "ome-zarr"])
+def test_a_folder_that_goes_away_ends_the_export_and_is_not_made_again(export_set, tmp_path, format_):
+    out = tmp_path / "out"
+    wanted = request(export_set, out, format=format_, uncertainty=True)
+    done = []
+
+    def go_on():
+        for event in export(wanted):
+            done.append(event)
+            if isinstance(event, FileResult) and out.exists():
+                out.rename(tmp_path / "moved")
+
+    with pytest.raises(OutputError, match=r"folder of the masks has gone: .*moved or removed"):
+        go_on()
+    assert sum(isinstance(event, FileResult) for event in done) == 1
+    assert os.listdir(tmp_path) == ["moved"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_a_name_that_is_no_text_is_a_name_as_any_other(export_set, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = [b"caf\xe9.png", b"=1+2\n\x1b[31m.png", b"-rf.png", "\u202egnp.png".encode(), b"x" * 247 + b".png"]
+    for name in names:
+        shutil.copy(export_set.images[0], folder / os.fsdecode(name))
+    paths = tuple(sorted(folder.iterdir()))
+    wanted = request(export_set, tmp_path / "out", images=paths, objects=ObjectOptions(), tables=("csv", "parquet"))
+    assert list(states(wanted).values()) == [*["done"] * 4, "failed"]  # there is no room for .parquet
+    assert {os.fsencode(path.name) for path in (tmp_path / "out").glob("*.png")} >= set(names[:-1])
+    told = report(tmp_path / "out")
+    assert {each["image"] for each in told["images"]} == {str(path) for path in paths}
+    assert set(states(wanted).values()) == {"skipped", "failed"}
+    with (tmp_path / "out" / "measurements.csv").open(newline="", encoding="utf-8") as file:
+        found = {row["image"] for row in csv.DictReader(file)}
+    assert {"caf\\xe9", "'=1+2\n\x1b[31m", "'-rf"} <= found
+    import pyarrow.parquet
+
+    names = set(pyarrow.parquet.read_table(tmp_path / "out" / "measurements.parquet")["image"].to_pylist())
+    assert {"caf\\xe9", "=1+2\n\x1b[31m", "-rf"} <= names
+
+
 def test_the_table_of_the_folder_has_earlier_images_too(export_set, tmp_path):
     wanted = {"objects": ObjectOptions(), "tables": ("csv",), "object_maps": False}
     for number in range(3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,17 +12,17 @@ from typing import Any
 
 from psygnal import Signal
 
-from mdm_studio.errors import JobError, MDMStudioError, ProjectError, UsageError
-from mdm_studio.io.atomic import write_json
-from mdm_studio.io.folder_lock import FolderLock
+from mdm_studio.errors import JobError, MDMStudioError, OutputError, UsageError
+from mdm_studio.io.atomic import output_error, write_json
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.leftovers import remove
+from mdm_studio.services.jobs.holding import held, lives, take
 from mdm_studio.services.jobs.kinds import check_kind
-from mdm_studio.services.jobs.places import jobs_root, known_jobs, look, look_at_all, new_id, register
+from mdm_studio.services.jobs.places import jobs_root, known_jobs, look, look_at_all, new_id, note_of, register
 from mdm_studio.services.jobs.states import JobView
 from mdm_studio.services.jobs.worker import start_worker
 
 _RESTARTS = 3  # a job whose process dies as soon as it lives is not started for ever
-_TRIES = 20  # of a tenth of a second, to take a folder that somebody only looks at
 
 
 class JobBoard:
@@ -54,9 +54,10 @@ class JobBoard:
         """
         known = known_jobs()
         fitting = [job_id] if job_id in known else [name for name in known if name.startswith(job_id)]
-        if not fitting:
+        if not fitting and job_id and "\0" not in job_id:
             place = Path(job_id).resolve()
-            fitting = [name for name, folder in known.items() if folder.resolve() == place]
+            folders = ((name, folder) for name, folder in known.items() if isinstance(folder, Path))
+            fitting = [name for name, folder in folders if folder.resolve() == place]
         if len(fitting) != 1:
             there = ", ".join(sorted(fitting or known)) or "(none)"
             what = "several jobs begin with" if fitting else "there is no job"
@@ -83,11 +84,9 @@ class JobBoard:
         folder.create(asked)
         return self.start(folder)
 
-    def start(self, folder: JobFolder) -> JobView:
-        """Start a worker for a job whose folder has been made, wherever it lies."""
-        job_id = register(folder.root)
-        requeue(folder)
-        return self._launch(job_id, folder)
+    def start(self, folder: JobFolder, *, steps: int | None = None, minutes: float | None = None) -> JobView:
+        """Start a worker for a job whose folder has been made, wherever it lies; with another budget if one is given."""
+        return self._launch(register(folder.root), folder, steps=steps, minutes=minutes)
 
     def pause(self, job_id: str) -> JobView:
         """Ask the job to save and stop; it says `paused` when it has.
@@ -120,9 +119,7 @@ class JobBoard:
             If jobs of this kind have no budget.
         """
         view = self.find(job_id)
-        folder = JobFolder(view.folder)
-        requeue(folder, steps=steps, minutes=minutes)
-        return self._launch(view.id, folder)
+        return self._launch(view.id, JobFolder(view.folder), steps=steps, minutes=minutes)
 
     def remove(self, job_id: str) -> None:
         """Delete a job of the user's own with its folder; of a job elsewhere only the note, its folder stays.
@@ -135,11 +132,10 @@ class JobBoard:
         view = self.find(job_id)
         if view.living:
             raise JobError(f"{view.id} is {view.state}; cancel it first (mdm-studio jobs cancel {view.id})")
-        (jobs_root() / f"{view.id}.json").unlink(missing_ok=True)
-        if view.folder.parent == jobs_root():
-            hidden = view.folder.with_name(f".{view.folder.name}.removed")  # at once for all who look
-            view.folder.rename(hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
+        own = jobs_root() / view.id
+        if view.folder == own and own.is_dir():
+            _remove_folder(view.id, own)
+        remove(note_of(view.id))
         self._news.set()
 
     def revive(self) -> tuple[JobView, ...]:
@@ -153,8 +149,7 @@ class JobBoard:
             if view.state != "interrupted" or not folder.read_status().get("background"):
                 continue
             with contextlib.suppress(MDMStudioError):  # another window was quicker
-                requeue(folder, revived=True)
-                revived.append(self._launch(view.id, folder))
+                revived.append(self._launch(view.id, folder, revived=True))
         return tuple(revived)
 
     def log(self, job_id: str) -> str:
@@ -187,7 +182,10 @@ class JobBoard:
         before: tuple[JobView, ...] | None = None
         while not self._closing:
             self._news.clear()
-            now = self.jobs()
+            try:
+                now = self.jobs()
+            except JobError:  # the folder of jobs cannot be read just now
+                now = ()
             if now != before and not self._closing:
                 before = now
                 self.changed.emit(now)
@@ -199,67 +197,90 @@ class JobBoard:
         if view.living:
             folder.write_request(want)
         elif view.state in from_states:
-            with _held(folder):
+            with held(folder):
                 folder.write_status(**folder.read_status() | {"state": state, "message": ""})
         else:
             raise JobError(f"{view.id} is {view.state}: there is nothing to {want}")
         self._news.set()
         return look(view.id, view.folder)
 
-    def _launch(self, job_id: str, folder: JobFolder) -> JobView:
-        try:
-            start_worker(folder)
-        except MDMStudioError as error:
-            folder.write_status(**folder.read_status() | {"state": "failed", "message": str(error)})
-            raise
+    def _launch(self, job_id: str, folder: JobFolder, **how: Any) -> JobView:
+        """Queue a job and start a worker, which holds the folder from the moment at which this process lets go."""
+        with held(folder) as hold:
+            prepare(folder, **how)
+            try:
+                start_worker(folder, hold)
+            except MDMStudioError as error:
+                folder.write_status(**folder.read_status() | {"state": "failed", "message": str(error)})
+                raise
         self._news.set()
         return look(job_id, folder.root)
 
 
-def requeue(folder: JobFolder, *, steps: int | None = None, minutes: float | None = None, revived: bool = False) -> None:
-    """Make a job ready to be driven (again): queued, nothing asked of it, its budget replaced if one is given.
+def requeue(folder: JobFolder, *, steps: int | None = None, minutes: float | None = None) -> None:
+    """Make a job ready to be driven (again), see `prepare`.
 
     Raises
     ------
     JobError
-        If another process drives it, if it is done and has no new budget, or if its process died at once too often.
+        If another process drives it, or if it is done and has no new budget.
     """
-    with _held(folder):
-        settings, status = folder.settings(), folder.read_status()
-        check_kind(settings)
-        budget = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
-        budgeted = "steps" in settings
-        if budget and not budgeted:
-            raise UsageError(f"a job of kind {settings['kind']} has no budget; resume it without --steps and --minutes")
-        if status.get("state") == "done" and budgeted and not budget:  # an export tries again what failed
-            raise JobError(f"the job in {folder.root} is done; give it more --steps or --minutes in all to go on with it")
-        restarts = status.get("restarts", 0) + 1 if revived else 0
-        if restarts > _RESTARTS:
-            message = f"its process ended {_RESTARTS} times without a word; its log may say why, then resume it"
-            folder.write_status(**status | {"state": "failed", "message": message})
-            raise JobError(message)
-        if budget:  # the new one replaces the old one as a whole
-            write_json(folder.job, settings | {"steps": None, "minutes": None} | budget)
-        folder.clear_request()
-        now = time.time()
-        fresh = {"version": 1, "state": "queued", "message": "starts", "heartbeat": now, "reported": now, "restarts": restarts}
-        folder.write_status(**{"background": True} | status | fresh)
+    with held(folder):
+        prepare(folder, steps=steps, minutes=minutes)
 
 
-@contextlib.contextmanager
-def _held(folder: JobFolder) -> Iterator[None]:
-    """Hold a job's folder for a moment, to change what only its driver may change."""
-    if not folder.exists():
-        raise JobError(f"the job's folder {folder.root} is gone or damaged; connect its drive again, or remove the job")
-    for attempt in range(_TRIES):
-        try:
-            lock = FolderLock(folder.root)
-            break
-        except ProjectError as error:
-            if attempt == _TRIES - 1:
-                raise JobError(f"the job in {folder.root} is running; pause or cancel it first") from error
-            time.sleep(0.1)
+def prepare(folder: JobFolder, *, steps: int | None = None, minutes: float | None = None, revived: bool = False) -> None:
+    """Make a job ready to be driven (again): queued, nothing asked of it, its budget replaced if one is given.
+
+    Whoever calls it holds the folder.
+
+    Raises
+    ------
+    JobError
+        If it is damaged, if it is done and has no new budget, or if its process died at once too often.
+    """
+    settings, status = folder.settings(), folder.read_status()
+    check_kind(settings)
+    budget = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    budgeted = "steps" in settings
+    if budget and not budgeted:
+        raise UsageError(f"a job of kind {settings['kind']} has no budget; resume it without --steps and --minutes")
+    if status.get("state") == "done" and budgeted and not budget:  # an export tries again what failed
+        raise JobError(f"the job in {folder.root} is done; give it more --steps or --minutes in all to go on with it")
+    restarts = status.get("restarts", 0) + 1 if revived else 0
+    if restarts > _RESTARTS:
+        message = f"its process ended {_RESTARTS} times without a word; its log may say why, then resume it"
+        folder.write_status(**status | {"state": "failed", "message": message})
+        raise JobError(message)
+    if budget:  # the new one replaces the old one as a whole
+        write_json(folder.job, settings | {"steps": None, "minutes": None} | budget)
+    folder.clear_request()
+    now = time.time()
+    fresh = {"version": 1, "state": "queued", "message": "starts", "heartbeat": now, "reported": now, "restarts": restarts}
+    folder.write_status(**{"background": True} | status | fresh | {"process": None})
+
+
+def _remove_folder(job_id: str, folder: Path) -> None:
+    """Delete a job's folder, unless somebody holds it."""
+    hold = None
     try:
-        yield
+        hold = take(folder)
+    except JobError as error:
+        raise JobError(f"{job_id} is running; cancel it first (mdm-studio jobs cancel {job_id})") from error
+    except OutputError:  # something stands in the place of the lock, which then nobody can hold
+        pass
+    try:
+        if lives(JobFolder(folder).read_status()):
+            raise JobError(f"{job_id} is running; cancel it first (mdm-studio jobs cancel {job_id})")
+        if sys.platform == "win32" and hold is not None:  # renames no folder with an open file in it
+            hold.release()
+        hidden = folder.with_name(f".{folder.name}.removed")
+        remove(hidden)  # what a removal left that was killed
+        try:
+            folder.rename(hidden)  # at once for all who look
+        except OSError as error:
+            raise output_error(folder, error) from error
     finally:
-        lock.release()
+        if hold is not None:
+            hold.release()
+    remove(hidden)

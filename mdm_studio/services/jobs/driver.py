@@ -11,22 +11,29 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mdm_studio.errors import JobError, MDMStudioError, ProjectError
+from mdm_studio.errors import JobError, MDMStudioError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.processes import is_alive
+from mdm_studio.services.jobs.holding import lives, take
 from mdm_studio.services.jobs.kinds import check_kind, lane_of, load_kind
 from mdm_studio.services.jobs.lanes import wait_for_turn
 from mdm_studio.services.jobs.pulse import Pulse
 from mdm_studio.services.jobs.states import JobReport, judge_state
 
 _NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a default that never stops
-_TAKE_SECONDS = 3.0  # somebody who only asks whether a folder is held holds it for a moment
 _NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 
 
-def drive(folder: JobFolder, *, stop: Callable[[], bool] = _NEVER, background: bool = False) -> Iterator[JobReport]:
+def drive(
+    folder: JobFolder,
+    *,
+    stop: Callable[[], bool] = _NEVER,
+    background: bool = False,
+    hold: FolderLock | None = None,
+) -> Iterator[JobReport]:
     """Run or go on with the job in `folder`: hold it, wait for its turn, work, and keep its status true to the end.
 
     Closing the generator, or `stop` returning True, pauses the job; so does a front end's request, or cancels it.
@@ -36,6 +43,8 @@ def drive(folder: JobFolder, *, stop: Callable[[], bool] = _NEVER, background: b
     background : bool
         A front end may take the job up again by itself. `stop` then means that the computer is shut down: the job
         is left ``interrupted``, not ``paused``.
+    hold : FolderLock or None
+        The folder's lock, if the caller has taken it; it is released in the end.
 
     Raises
     ------
@@ -46,20 +55,35 @@ def drive(folder: JobFolder, *, stop: Callable[[], bool] = _NEVER, background: b
     -----
     Of several processes of one job (``accelerate launch``) the first one drives, the others only work.
     """
-    settings = folder.settings()
-    check_kind(settings)
+    try:
+        settings = folder.settings()
+        check_kind(settings)
+    except JobError:
+        if hold is not None:
+            hold.release()
+        raise
     if int(os.environ.get("RANK", "0")) > 0:
         yield from load_kind(settings)(folder, stop=stop)
         return
-    hold = _take(folder)
+    hold = hold or take(folder.root)
     try:
-        if not hold.supported and judge_state(folder.read_status(), "unknown", time.time()) == "running":
+        if not hold.supported and _run_elsewhere(folder):
             raise JobError(f"the job in {folder.root} is being run by another process (its heartbeat is fresh); pause it first")
+        folder.remove_leftovers()
         with Pulse(folder, background=background) as pulse:
             yield from _Sitting(folder, settings, pulse, stop, background).reports()
     finally:
         folder.clear_request()
         hold.release()
+
+
+def _run_elsewhere(folder: JobFolder) -> bool:
+    """Whether another process seems to drive the job, where no lock says so."""
+    status = folder.read_status()
+    alive = is_alive(status.get("process") or "")
+    if alive is None:  # it runs on another machine, or is of an earlier version
+        return judge_state(status, "unknown", time.time()) == "running"
+    return lives(status)
 
 
 class _Sitting:
@@ -146,20 +170,6 @@ class _Sitting:
 
 def _one_of_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _take(folder: JobFolder) -> FolderLock:
-    deadline = time.monotonic() + _TAKE_SECONDS
-    while True:
-        try:
-            return FolderLock(folder.root)
-        except ProjectError as error:
-            if time.monotonic() > deadline:
-                raise JobError(
-                    f"the job in {folder.root} is being run by another process; watch it with `mdm-studio jobs`, "
-                    "or pause it first"
-                ) from error
-            time.sleep(0.1)
 
 
 def in_words(error: Exception, folder: JobFolder) -> MDMStudioError:

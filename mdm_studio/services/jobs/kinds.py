@@ -73,7 +73,8 @@ def lane_of(settings: Mapping[str, Any]) -> str:
 
 def asked_device(settings: Mapping[str, Any]) -> str:
     """Device that a job was asked to run on."""
-    return str(settings.get("device") or settings.get("config", {}).get("device") or "auto")
+    config = settings.get("config")
+    return str(settings.get("device") or (config.get("device") if isinstance(config, Mapping) else "") or "auto")
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from mdm_studio.errors import OutputError, ProjectError
+from mdm_studio.errors import JobError, OutputError, ProjectError
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.services.jobs.places import lane_folder, look_at_all
 from mdm_studio.services.jobs.states import JobView
@@ -26,7 +26,11 @@ def wait_for_turn(
         `patient`, if somebody else is running.
     """
     while not stop():
-        ahead = jobs_ahead(folder.resolve(), look_at_all(), lane)
+        try:
+            known = look_at_all()
+        except JobError:  # there are no lanes to read of either
+            known = ()
+        ahead = jobs_ahead(folder.resolve(), known, lane)
         if not ahead or not patient:
             try:
                 return FolderLock(lane_folder(lane))

@@ -11,6 +11,7 @@ from typing import Any
 
 from mdm_studio.errors import OutputError
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.processes import own_name
 from mdm_studio.services.jobs.states import BEAT_SECONDS, JobReport, State
 
 _LOOK_SECONDS = 0.5  # between two looks for a request
@@ -35,7 +36,7 @@ class Pulse:
         self._lock = threading.Lock()  # the status is written from two threads
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="mdm-studio pulse", daemon=True)
-        now = time.time()
+        now, self._begun = time.time(), time.monotonic()
         before = folder.read_status()
         kept = {key: before[key] for key in ("step", "steps", "done", "facts", "result", "device", "restarts") if key in before}
         self._status: dict[str, Any] = kept | {
@@ -43,6 +44,7 @@ class Pulse:
             "state": "queued",
             "message": "",
             "pid": os.getpid(),
+            "process": own_name(),
             "background": background,
             "started": now,
             "reported": now,
@@ -92,9 +94,8 @@ class Pulse:
 
     def _write(self) -> None:
         with self._lock:
-            now = time.time()
-            self._status["heartbeat"] = now
-            if now - self._status["started"] > _CALM_SECONDS:
+            self._status["heartbeat"] = time.time()
+            if time.monotonic() - self._begun > _CALM_SECONDS:
                 self._status.pop("restarts", None)
             self._folder.write_status(**self._status)
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "interrupted"]
-"""`interrupted`: the files say queued or running, but nobody holds the folder (power cut, killed process)."""
+State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "interrupted", "damaged"]
+"""`interrupted`: the files say queued or running, but nobody holds the folder (power cut, killed process). `damaged`: they say
+nothing that makes sense."""
 Lock = Literal["free", "held", "unknown"]
-"""Whether a process holds the folder; `unknown` on the rare file systems that know no locks."""
+"""Whether a process holds the folder or is known to live; `unknown` on the rare file systems that know no locks."""
 LIVING: tuple[State, ...] = ("queued", "running")
 
 BEAT_SECONDS = 2.0  # between two signs of life
 STALE_SECONDS = 30.0  # without one a process is stuck; the longest wait seen for a beat of a starved process was 4 s
-START_SECONDS = 30.0  # a new process may take this long to take its folder's lock
+START_SECONDS = 30.0  # between the making of a job and its start, which is a matter of milliseconds
 SLOW_SECONDS = 60.0  # a step longer than this is worth a word
 
 
@@ -58,8 +59,8 @@ class JobView:
     Attributes
     ----------
     message : str
-        failed: the reason and what to do; queued: what it waits for; running: what it does, or that a step is slow; else what
-        to do next.
+        failed, damaged: the reason and what to do; queued: what it waits for; running: what it does, or that a step is slow;
+        else what to do next.
     result : Path or None
         The finished backbone, or the folder of an export.
     lane : str
@@ -91,16 +92,19 @@ class JobView:
 
 
 def judge_state(status: Mapping[str, Any], lock: Lock, now: float) -> State:
-    """State of a job from its status.json, its lock and the time."""
+    """State of a job from its status.json and its lock; where the lock says nothing, from the time of its last sign of life.
+
+    A sign of life of the future tells nothing: the clock has been set, on this machine or another one.
+    """
     said = status.get("state", "interrupted")
     if said not in LIVING:
         return said if said in get_args(State) else "interrupted"
     if lock == "held":
         return said  # type: ignore[no-any-return]
-    age = now - float(status.get("heartbeat", 0.0))
+    age = abs(now - float(status.get("heartbeat", 0.0)))
     if lock == "unknown":
         return said if age < STALE_SECONDS else "interrupted"
-    # nobody holds it: either its process has been started a moment ago, or it is gone
+    # nobody holds it: either it has been made a moment ago, or its process is gone
     return "queued" if said == "queued" and age < START_SECONDS else "interrupted"
 
 
@@ -112,7 +116,8 @@ def judge(
     Parameters
     ----------
     asked, status : mapping
-        job.json and status.json; empty where there is none. Those of version 0.1 are understood too.
+        job.json and status.json; empty where there is none. Those of version 0.1 are understood too. Their entries have the
+        types that `mdm_studio.io.job_folder` checks.
     lock : Lock
         Whether a process holds the folder.
     now : float
@@ -161,8 +166,8 @@ def _message(job_id: str, state: State, status: Mapping[str, Any], now: float) -
     silent, waited = now - float(status.get("heartbeat", now)), now - float(status.get("reported", now))
     if silent > STALE_SECONDS:
         return (
-            f"no sign of life for {_words(silent)}, though its process {status.get('pid', '')} is still there: it is "
-            "suspended, or the disk takes nothing; wake the computer or the process, or end it and resume the job"
+            f"no sign of life for {_words(silent)}, though its process {status.get('pid', '')} is still there: the computer is "
+            "very busy, the process is suspended, or the disk takes nothing; wait, wake it, or end it and resume the job"
         )
     if state == "running" and waited > SLOW_SECONDS:
         return f"{said or 'working'}: this step has taken {_words(waited)} so far; the process is alive"

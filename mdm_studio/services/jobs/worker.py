@@ -16,52 +16,78 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.atomic import output_error
+from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.processes import process_name
+from mdm_studio.services.jobs.holding import take
 
 COMMAND = (sys.executable, "-P", "-m", "mdm_studio.services.jobs.worker")
 NICE_VARIABLE = "MDM_STUDIO_NICE"
 """Environment variable with the priority of background jobs on Linux and macOS: 0 is that of other programs, 19 the lowest."""
 _NICE = {"pretrain": 19, "export": 5}  # hours are left to themselves; masks are what somebody waits for
 _OWN_SESSION = "--own-session"
+_LOCK = "--lock="
+_PATIENCE = 60.0  # seconds for who starts it to let go, where a lock cannot be handed down
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def start_worker(folder: JobFolder) -> None:
+def start_worker(folder: JobFolder, hold: FolderLock) -> None:
     """Start a worker for the job and leave it alone: it outlives this program and leaves no zombie.
+
+    Parameters
+    ----------
+    hold : FolderLock
+        The job's folder, held by this process. The worker inherits it, so that there is no moment at which nobody holds the
+        folder, however long a busy machine takes to start it; it is given up here.
 
     Raises
     ------
     OutputError
         If its log cannot be written or the process cannot be started.
     """
-    command = [*COMMAND, str(folder.root.resolve()), _OWN_SESSION]
-    # its working directory is one that no drive to be unplugged holds
+    file = hold.hand_down()
+    command = [*COMMAND, str(folder.root.resolve()), _OWN_SESSION, *([] if file is None else [f"{_LOCK}{file}"])]
     try:
         with folder.log.open("ab") as log:
-            if sys.platform == "win32":
-                flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
-                flags |= subprocess.BELOW_NORMAL_PRIORITY_CLASS
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=sys.prefix, creationflags=flags
-                )
-                process.returncode = 0  # nobody waits for it, and Python shall not complain
-                return
-            # the shell starts it and ends: the system, not this program, is its parent and takes note of its end
-            subprocess.run(
-                ["/bin/sh", "-c", '"$@" &', "sh", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=sys.prefix,
-                start_new_session=True,
-                check=True,
-            )
+            pid = _spawn(command, log, file)
     except (OSError, subprocess.CalledProcessError) as error:
         cause = error if isinstance(error, OSError) else OSError(str(error))
         raise output_error(folder.log, cause) from error
+    if file is not None:
+        hold.forget()
+    elif pid:  # its name stands in for the lock that it does not hold yet
+        folder.write_status(**folder.read_status() | {"process": process_name(pid)})
+        hold.release()
+
+
+def _spawn(command: list[str], log: BinaryIO, file: int | None) -> int:
+    """Start a process that is nobody's child, and give its number; 0 if that is not known."""
+    # its working directory is one that no drive to be unplugged holds
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+        flags |= subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=sys.prefix, creationflags=flags
+        )
+        process.returncode = 0  # nobody waits for it, and Python shall not complain
+        return process.pid
+    # the shell starts it and ends: the system, not this program, is its parent and takes note of its end
+    started = subprocess.run(
+        ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=sys.prefix,
+        start_new_session=True,
+        check=True,
+        pass_fds=() if file is None else (file,),
+    )
+    number = started.stdout.strip()
+    return int(number) if number.isdigit() else 0
 
 
 def thread_count() -> int:
@@ -90,20 +116,18 @@ def give_way(nice: int, *, own_session: bool) -> None:
             Path("/proc/self/autogroup").write_text(str(nice))
 
 
-def _kind_of(folder: JobFolder) -> str:
-    """Kind of a job; empty if its folder cannot be read, which the driver will say."""
-    try:
-        return str(folder.settings().get("kind", ""))
-    except MDMStudioError:
-        return ""
-
-
 def main(arguments: list[str]) -> int:
     """Drive the job in the folder named; 0 if it ended well or was paused."""
     folder = JobFolder(Path(arguments[0]))
+    inherited = next((int(word.removeprefix(_LOCK)) for word in arguments if word.startswith(_LOCK)), None)
+    try:  # before anything that takes time: nobody else may take the folder
+        hold = take(folder.root, inherited=inherited, seconds=_PATIENCE)
+    except MDMStudioError as error:
+        folder.write_log(str(error))
+        return error.exit_code
     faulthandler.enable()
     warnings.simplefilter("ignore")  # nobody reads them in the background
-    kind = _kind_of(folder)
+    kind = str(folder.read_job().get("kind", ""))
     give_way(_NICE.get(kind, max(_NICE.values())), own_session=_OWN_SESSION in arguments)
     stop = threading.Event()
     for name in ("SIGTERM", "SIGBREAK"):
@@ -114,12 +138,12 @@ def main(arguments: list[str]) -> int:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     from mdm_studio.services.jobs.driver import drive
 
-    try:
-        if kind == "pretrain":
-            from mdm_studio.engine.devices import keep_freed_memory
+    if kind == "pretrain":
+        from mdm_studio.engine.freed_memory import keep_freed_memory
 
-            keep_freed_memory()
-        for _ in drive(folder, stop=stop.is_set, background=True):
+        keep_freed_memory()
+    try:
+        for _ in drive(folder, stop=stop.is_set, background=True, hold=hold):
             pass
     except MDMStudioError as error:
         folder.write_log(str(error))

@@ -30,5 +30,5 @@ def no_workers(monkeypatch):
     from mdm_studio.services.jobs import board
 
     started = []
-    monkeypatch.setattr(board, "start_worker", lambda folder: started.append(folder.root))
+    monkeypatch.setattr(board, "start_worker", lambda folder, hold: started.append(folder.root))
     return started

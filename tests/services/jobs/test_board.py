@@ -14,6 +14,7 @@ from mdm_studio.errors import JobError, OutputError, UsageError
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.services.jobs import board as board_module
+from mdm_studio.services.jobs import holding
 from mdm_studio.services.jobs.board import JobBoard, requeue
 from mdm_studio.services.jobs.driver import drive
 from mdm_studio.services.jobs.places import register
@@ -149,7 +150,7 @@ def test_a_new_budget_replaces_the_old_one_as_a_whole(board):
 
 
 def test_a_running_job_is_neither_resumed_nor_removed(board, monkeypatch):
-    monkeypatch.setattr(board_module, "_TRIES", 2)
+    monkeypatch.setattr(holding, "_TAKE_SECONDS", 0.2)
     view = _job(board, "running")
     lock = FolderLock(view.folder)
     for verb, words in ((board.resume, "is running; pause or cancel it first"), (board.remove, "cancel it first")):
@@ -213,7 +214,7 @@ def test_a_job_that_dies_at_once_is_not_revived_for_ever(board, no_workers):
 def test_a_worker_that_cannot_be_started(counting, monkeypatch):
     board = JobBoard()
 
-    def fails(folder):
+    def fails(folder, hold):
         raise OutputError("no")
 
     monkeypatch.setattr(board_module, "start_worker", fails)
@@ -245,10 +246,14 @@ def test_damaged_files_stop_nobody(board):
     view = board.add("count", ASKED, "a")
     (user_data_dir() / "jobs" / "note.json").write_text("{")
     JobFolder(view.folder).status.write_text("{")
-    assert [job.id for job in board.jobs()] == [view.id]
+    assert [(job.id, job.state) for job in board.jobs()] == [(view.id, "damaged"), ("note", "damaged")]
+    assert board.resume(view.id).state == "queued"  # its checkpoints are good
     JobFolder(view.folder).job.write_text("[]")
-    assert board.find(view.id).state == "failed"
-    board.remove(view.id)
+    assert board.find(view.id).state == "damaged"
+    with pytest.raises(JobError, match=r"job.json is damaged \(Expected `object`, got `array`\)"):
+        board.resume(view.id)
+    for job_id in (view.id, "note"):
+        board.remove(job_id)
     assert board.jobs() == ()
 
 

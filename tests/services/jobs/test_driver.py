@@ -152,9 +152,9 @@ def test_beats_go_on_during_a_slow_step(make, counting, monkeypatch):
 
 
 def test_one_process_at_a_time(make, monkeypatch):
-    from mdm_studio.services.jobs import driver
+    from mdm_studio.services.jobs import holding
 
-    monkeypatch.setattr(driver, "_TAKE_SECONDS", 0.1)
+    monkeypatch.setattr(holding, "_TAKE_SECONDS", 0.1)
     folder = make(steps=50)
     steps = drive(folder)
     next(steps)
