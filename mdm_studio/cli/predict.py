@@ -201,7 +201,7 @@ def _followed(events: Iterator[FileResult | TileProgress], request: ExportReques
                 for words in event.remarks:  # told already, unless another process has opened it
                     tell(event.image, words)
                 if event.state == "failed":
-                    say(f"failed: {event.message}")
+                    say(f"failed: {event.failure}")
                 elif event.state == "done" and event.message:
                     say(f"{event.image.name}: {event.message}")
                 if event.differs and event.differs not in told:

@@ -255,6 +255,11 @@ class FileResult:
     notes: tuple[str, ...] = ()
 
     @property
+    def failure(self) -> str:
+        """The message of one that failed, with the name of its file."""
+        return self.message if str(self.image) in self.message else f"{self.image}: {self.message}"
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """Both, in words."""
         return remarks(self.left_out, self.notes)
@@ -275,4 +280,4 @@ def raise_failures(results: Sequence[FileResult]) -> None:
     """Raise an `InputError` that counts the images that failed and repeats the first reason; nothing if none failed."""
     failed = [result for result in results if result.state == "failed"]
     if failed:
-        raise InputError(f"{len(failed)} of {len(results)} images failed, the first: {failed[0].message}")
+        raise InputError(f"{len(failed)} of {len(results)} images failed, the first: {failed[0].failure}")

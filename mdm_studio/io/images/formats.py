@@ -3,14 +3,18 @@
 ========================  ==========================================================================================
 PNG JPEG BMP GIF WebP     decoded when opened (these formats have no tiles) and held; first frame; turned as EXIF says;
                           palette and CMYK become RGB, transparency is dropped, one bit becomes 0 and 255
-TIFF (also OME, ImageJ)   first series, full resolution. Tiled: region by region. Uncompressed: read in place. Strips that
-                          are compressed: a plane is decoded at its first read and held until another plane is read
-OME-Zarr 0.1 to 0.5       first multiscale, level 0, region by region
+TIFF (also OME, ImageJ)   main image (no thumbnail, label or overview), full resolution, also if it is spread over several
+                          files. Tiled: region by region. Uncompressed: read in place. Strips that are compressed: a plane
+                          is decoded at its first read and held until another plane is read. Palettes of ImageJ and OME
+                          only show grey; "no data" of float GeoTIFFs is not-a-number
+OME-Zarr 0.1 to 0.5       first multiscale, finest level, region by region; fields of plates and series of slides are images
+                          of their own
 NPY                       ``(H, W)``; ``(H, W, C)`` if the last axis is 1 to 4 long; ``(C, H, W)`` otherwise; read in place
 ========================  ==========================================================================================
 
-Pixel values are those stored: a TIFF whose tag says that 0 is white is not inverted (ImageJ and tifffile do not either, and
-tifffile writes that tag for every boolean array).
+What is not read of a file is named (`ImageFile.left_out`), what is missing of it is an error, and metadata that make no sense
+are dropped with a word (`ImageFile.notes`). Pixel values are those stored: a TIFF whose tag says that 0 is white is not
+inverted (ImageJ and tifffile do not either, and tifffile writes that tag for every boolean array).
 """
 
 from __future__ import annotations

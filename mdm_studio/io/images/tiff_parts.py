@@ -269,6 +269,8 @@ def _check_chain(tif: TiffFile) -> None:
 def _check_description(tif: TiffFile) -> None:
     """Raise EOFError if the text of the first page, which names the axes, lies beyond the end; tifffile passes over it."""
     form, file = tif.tiff, tif.filehandle
+    if form.tagsize != 4 + 2 * form.offsetsize:  # the scanner files that stretch TIFF beyond 4 GB in their own way
+        return
     file.seek(tif.pages[0].offset)
     (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
     entries = file.read(tags * form.tagsize)

@@ -49,7 +49,8 @@ def write_parts(folder, names, *, missing=(), owned=True, scenes=False):
     """A stack, or scenes, of one plane a file, filled with 1, 2, ..."""
     folder.mkdir(exist_ok=True)
     ids = [str(uuid.uuid4()) for _ in names]
-    planes, sizes = list(zip(names, ids, strict=True)), 'SizeX="16" SizeY="12"'
+    planes = list(zip(names, ids, strict=True))
+    sizes = 'SizeX="16" SizeY="12" PhysicalSizeX="2" PhysicalSizeY="2"'
     images = [(name, sizes, [plane]) for name, plane in zip(names, planes, strict=True)] if scenes else [("", sizes, planes)]
     for number, name in enumerate(names):
         if number not in missing:
@@ -177,8 +178,11 @@ def test_scenes_in_files_of_their_own_are_images_of_their_own(tmp_path):
 def test_a_renamed_file_is_no_part_of_another(tmp_path):
     for owned in (True, False):
         (file,) = write_parts(tmp_path, ["a.ome.tif"], owned=owned)
-        pixels, left_out, _ = facts(file.rename(tmp_path / f"{owned}.ome.tif"))
+        renamed = file.rename(tmp_path / f"{owned}.ome.tif")
+        pixels, left_out, _ = facts(renamed)
         assert (pixels.shape, left_out) == ((1, 1, 12, 16), ())
+        with open_image(renamed) as image:
+            assert image.pixel_size == (2.0, 2.0)
 
 
 def test_a_part_whose_metadata_are_in_another_file(tmp_path):
