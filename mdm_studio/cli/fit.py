@@ -35,7 +35,9 @@ from mdm_studio.errors import UsageError
 from mdm_studio.io.atomic import make_folder
 
 if TYPE_CHECKING:
+    from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.classifier import Classifier
+    from mdm_studio.services.fitting import FitRequest
 
 
 def fit(
@@ -112,7 +114,6 @@ def fit(
     from mdm_studio.engine.finetune import FinetuneConfig
     from mdm_studio.engine.heads import EnsembleConfig
     from mdm_studio.services.fitting import FitRequest
-    from mdm_studio.services.fitting import fit as fit_with
 
     _check_head(head, {"ensemble": {"--members": members}, "finetune": {"--steps": steps, "--minutes": minutes}})
     if class_weight not in ("balanced", "none", None):
@@ -142,19 +143,7 @@ def fit(
         head=head,
         finetune=FinetuneConfig(**_given(steps=steps, minutes=minutes, seed=seed), **weight),
     )
-    with progress_bar() as bar:
-        task = bar.add_task("fitting", total=1.0, note="")
-        progress = fit_with(request, open_cache(cache, no_cache))
-        warnings: list[str] = []
-        try:
-            while True:
-                step = next(progress)
-                if step.warning:
-                    warnings.append(step.warning)
-                    say(f"warning: {step.warning}")
-                bar.update(task, description=step.what, completed=step.done, note=step.note)
-        except StopIteration as finished:
-            classifier = finished.value
+    classifier, warnings = _fitted(request, open_cache(cache, no_cache))
     _save(classifier, out)
     facts: dict[str, Any] = classifier.info.training
     say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
@@ -176,6 +165,25 @@ def fit(
                 **facts,
             }
         )
+
+
+def _fitted(request: FitRequest, cache: FeatureCache | None) -> tuple[Classifier, list[str]]:
+    """The classifier, and the warnings that were printed on the way."""
+    from mdm_studio.services.fitting import fit as fit_with
+
+    warnings: list[str] = []
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=1.0, note="")
+        progress = fit_with(request, cache)
+        while True:
+            try:
+                step = next(progress)
+            except StopIteration as finished:
+                return finished.value, warnings
+            if step.warning:
+                warnings.append(step.warning)
+                say(f"warning: {step.warning}")
+            bar.update(task, description=step.what, completed=step.done, note=step.note)
 
 
 def _given(**options: Any) -> dict[str, Any]:

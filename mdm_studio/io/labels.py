@@ -77,7 +77,7 @@ def read_labels_of(path: str | Path, image: ImageFile, plane: int = 0) -> LabelM
     LabelsError
         As `read_labels`; also if the image was given as its own label map: the same file, or the same pixels.
     """
-    if _same_file(Path(path), image.path):
+    if same_file(Path(path), image.path):
         raise LabelsError(f"{path} is the image itself and not its label map: name the folder that holds the label maps")
     labels = read_labels(path, (image.height, image.width), plane)
     if _is_picture(labels, image.plane(plane)):
@@ -88,7 +88,8 @@ def read_labels_of(path: str | Path, image: ImageFile, plane: int = 0) -> LabelM
     return labels
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by a link perhaps."""
     try:
         return one.samefile(other)
     except OSError:

@@ -99,8 +99,10 @@ def _of_tiff(path: Path) -> str:
 
     try:
         with tifffile.TiffFile(path) as tif:
-            pages = (page.keyframe for page in tif.pages if page is not None)
-            found = {page.compression: page for page in pages}
+            found: dict[int, Any] = {}
+            for each in tif.pages:
+                page: Any = each.keyframe
+                found[page.compression] = page
             for compression, page in found.items():
                 if name := _of_segment(int(compression), _first_segment(tif, page)):
                     return f"{name} inside a TIFF"

@@ -153,7 +153,7 @@ def differences_of(seen: SeenImages | None, kind: ImageKind, name: str) -> str:
     if kind.channels not in seen.channels and not (kind.picture and pictures):
         raise ChannelsError(
             f"{name} has {kind.words()}, and the classifier was fitted on images of {_channels(seen)}: choose images of that "
-            "kind, or fit a classifier on images like this one, or on those channels (--channels) that all have"
+            "kind, or fit one on images like this, or on channels that all of them have (--channels)"
         )
     parts = []
     if kind.channels == 3 and 3 in seen.channels and kind.rgb != seen.rgb:

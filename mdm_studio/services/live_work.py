@@ -21,13 +21,12 @@ from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, FilterMap, MapSpec, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, Prediction, predict_points, predict_window, sample_features, subsample
 from mdm_studio.engine.smoothing import guided_filter
-from mdm_studio.errors import BackboneError, ChannelsError
-from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass, SeenImages
+from mdm_studio.errors import BackboneError
+from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import Plane
 from mdm_studio.nn.pixel_mlp import FeatureMap, PixelMLPEnsemble
 from mdm_studio.services.classifier import Classifier
-from mdm_studio.services.image_kinds import ImageKind, clashing, differences_of, seen_images
 from mdm_studio.services.live_heads import (
     BLOCK_PIXELS,
     LiveHead,
@@ -37,6 +36,7 @@ from mdm_studio.services.live_heads import (
     lesson,
     preview_parts,
 )
+from mdm_studio.services.live_kinds import LiveKinds
 from mdm_studio.services.live_plan import (
     COARSE,
     Extract,
@@ -178,8 +178,7 @@ class Bench:
         self._made: dict[Tile, Made] = {}
         self._exact: dict[Tile, _Exact] = {}
         self._doubt: dict[Tile, tuple[Window, NDArray[np.float32]]] = {}
-        self.words: list[str] = []  # what the user should know, until it is told
-        self._said: set[str] = set()
+        self.kinds = LiveKinds(self.backbone.card.intensity)
 
     # ---- what is there -----------------------------------------------------------------------------------------------
 
@@ -351,24 +350,11 @@ class Bench:
             "invert": False,
             "iterations": steps,
         }
+        learnt = {block.plane: self.planes[block.plane].plane for block in samples if block.plane in self.planes}
+        seen = self.kinds.seen(learnt.values())
         with self.lock:
             if self.head is old:  # else a classifier was loaded meanwhile
-                self.head = LiveHead(facts, what.values, ensemble, parts, loss, training, self._seen(samples))
-
-    def _seen(self, samples: Iterable[Block]) -> SeenImages | None:
-        """What the images are that a head has learnt from; says so if their channels differ."""
-        planes = {block.plane: self.planes[block.plane].plane for block in samples if block.plane in self.planes}
-        kinds = {plane.name: ImageKind.of(plane) for plane in planes.values()}
-        if clash := clashing(kinds):
-            (one, first), (other, second) = clash
-            self._say(f"{one} has {first.words()} and {other} {second.words()}: strokes on both teach the classifier little")
-        return seen_images(kinds.values(), self.backbone.card.intensity)
-
-    def _say(self, words: str) -> None:
-        """Once each."""
-        if words not in self._said:
-            self._said.add(words)
-            self.words.append(words)
+                self.head = LiveHead(facts, what.values, ensemble, parts, loss, training, seen)
 
     def _gather(self, task: Learn) -> dict[Block, Sample]:
         """Samples of the task's tiles; only blocks that a stroke changed, or that have more features now, are read again."""
@@ -519,22 +505,9 @@ class Bench:
                 if self._made.get(tile) == made:
                     self._made[tile] = replace(made, final=True)
 
-    def _is_of_kind(self, key: PlaneKey, seen: SeenImages | None) -> bool:
-        """Whether a head that has learnt from `seen` may say something of a plane; what differs is said."""
-        source = self.planes.get(key)
-        if source is None:
-            return True
-        try:
-            words = differences_of(seen, ImageKind.of(source.plane), source.plane.name)
-        except ChannelsError as error:
-            self._say(f"no prediction is shown: {error}")
-            return False
-        if words:
-            self._say(f"{source.plane.name} differs from the images that the classifier was fitted on: {words}")
-        return True
-
     def _show(self, plane: PlaneKey, window: Window, step: int, found: Prediction, head: LiveHead) -> None:
-        if not self._is_of_kind(plane, head.seen):
+        source = self.planes.get(plane)
+        if source is not None and not self.kinds.fits(source.plane, head.seen):
             found = Prediction(found.labels, np.zeros_like(found.probabilities), np.zeros_like(found.uncertainty))
             nothing = np.zeros(found.labels.shape, np.uint8)
             self.draw(Drawing(plane, window, step, nothing, found.probabilities, head.values, found.uncertainty))
