@@ -16,7 +16,7 @@ from mdm_studio.errors import ClassifierError, UsageError
 from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.services import live_core
+from mdm_studio.services import live_core, live_work
 from mdm_studio.services.classifier import load_classifier
 from mdm_studio.services.live_plan import Extract
 from mdm_studio.services.session import LiveSettings, Session, View
@@ -142,6 +142,20 @@ def test_the_exact_picture_is_what_the_saved_classifier_predicts(make, tmp_path)
     for rows, cols, found in predict_plane(classifier.ensemble, source, smooth=classifier.info.smooth):
         exported[rows, cols] = values[found.labels]
     np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], exported)
+
+
+def test_probabilities_of_many_classes_are_kept_within_bounds(make, monkeypatch):
+    """What is not kept is smoothed tile by tile: nobody waits for its neighbours."""
+    monkeypatch.setattr(live_work, "_EXACT_BYTES", 3 * 2 * 64 * 64 * 4)
+    user = make()
+    user.open()
+    user.paint(40)
+    user.wait()
+    kept = user.session.bench._exact.values()
+    assert 0 < len(kept) < len(user.session.bench._made)
+    assert sum(each.found.probabilities.nbytes for each in kept) <= live_work._EXACT_BYTES
+    assert accuracy(user) > 0.9
+    assert not user.said
 
 
 def test_a_preview_comes_before_the_exact_picture(make):
