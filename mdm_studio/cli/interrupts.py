@@ -18,6 +18,10 @@ _received: list[int] = []
 _words = [_WORDS]
 
 
+class _Interrupt(KeyboardInterrupt):
+    """Ours, because Python ends itself by SIGINT, whatever exit code it is given, once a plain one has left an ``exec``."""
+
+
 def run_interruptible(command: Callable[[], None]) -> None:
     """Run the command line; a signal that asks it to end makes it unwind as Ctrl-C does, and gives 128 + its number back.
 
@@ -53,7 +57,7 @@ def say_at_interrupt(words: str) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    raise KeyboardInterrupt
+    raise _Interrupt
 
 
 def _end() -> NoReturn:

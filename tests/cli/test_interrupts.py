@@ -37,6 +37,9 @@ SWALLOWS = """
     except BaseException:
         raise ImportError("something else") from None
 """
+EXECUTES = """
+    exec('print("ready", flush=True); time.sleep(600)')
+"""
 LIBRARY = """
     from mdm_studio.cli.app import app, run
     import mdm_studio.services.jobs.board as board
@@ -68,7 +71,7 @@ def test_what_is_being_written_is_removed(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("work", [IMPORTS, SWALLOWS, LIBRARY], ids=["imports", "swallows", "command"])
+@pytest.mark.parametrize("work", [IMPORTS, SWALLOWS, EXECUTES, LIBRARY], ids=["imports", "swallows", "executes", "command"])
 def test_one_line_wherever_it_comes(tmp_path, work):
     code, errors = _run(work, tmp_path / "a", signal.SIGINT)
     assert code == 130
