@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 _GENTLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last one is Windows' own
+_DEBUG = "MDM_STUDIO_DEBUG"
 _WORDS = "what is done is kept. Go on with the same command"
 _received: list[int] = []
 _words = [_WORDS]
@@ -69,6 +70,8 @@ def _end() -> NoReturn:
         sys.stderr.write(f"mdm-studio: stopped; {_words[0]}\n")
         sys.stderr.flush()
         sys.stdout.flush()
+        if not os.environ.get(_DEBUG):  # what libraries say of the threads and processes they lose is for nobody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except (OSError, ValueError):  # the terminal is gone, and what is said is heard by nobody
         sys.stdout = sys.stderr = open(os.devnull, "w")
     sys.exit(128 + number)
