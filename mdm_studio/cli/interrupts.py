@@ -13,9 +13,14 @@ from types import FrameType
 from typing import NoReturn
 
 _GENTLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last one is Windows' own
+_DEBUG = "MDM_STUDIO_DEBUG"
 _WORDS = "what is done is kept. Go on with the same command"
 _received: list[int] = []
 _words = [_WORDS]
+
+
+class _Interrupt(KeyboardInterrupt):
+    """Ours, because Python ends itself by SIGINT, whatever exit code it is given, once a plain one has left an ``exec``."""
 
 
 def run_interruptible(command: Callable[[], None]) -> None:
@@ -53,7 +58,7 @@ def say_at_interrupt(words: str) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    raise KeyboardInterrupt
+    raise _Interrupt
 
 
 def _end() -> NoReturn:
@@ -65,6 +70,8 @@ def _end() -> NoReturn:
         sys.stderr.write(f"mdm-studio: stopped; {_words[0]}\n")
         sys.stderr.flush()
         sys.stdout.flush()
+        if not os.environ.get(_DEBUG):  # what libraries say of the threads and processes they lose is for nobody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except (OSError, ValueError):  # the terminal is gone, and what is said is heard by nobody
         sys.stdout = sys.stderr = open(os.devnull, "w")
     sys.exit(128 + number)

@@ -107,7 +107,8 @@ def read_checkpoint(path: Path, device: str = "cpu", *, prefix: str = "") -> tup
         If the file is missing, truncated, of another kind or of a newer version.
     """
     with _opened(path, device) as file:
-        facts = parse_json((file.metadata() or {}).get(_FACTS, "null"), dict[str, Any] | None)  # type: ignore[arg-type]
+        text = (file.metadata() or {}).get(_FACTS)
+        facts = None if text is None else parse_json(text, dict[str, Any])
         names = [name for name in file.keys() if name.startswith(prefix)]
         tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     version = None if facts is None else facts.get("version", 0)

@@ -40,7 +40,7 @@ _SHARE = int(Qt.ItemDataRole.UserRole) + 1
 _PAGE = (760, 560)
 _ROWS = 5  # that are seen without scrolling
 _PAUSABLE = ("queued", "running")
-_RESUMABLE = ("paused", "failed", "cancelled", "interrupted")
+_RESUMABLE = ("paused", "failed", "cancelled", "interrupted", "damaged")
 
 
 class JobsTable(Section):

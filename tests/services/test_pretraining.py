@@ -23,6 +23,7 @@ from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.image_digest import image_digests
 from mdm_studio.io.images import find_images
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.processes import own_name
 from mdm_studio.nn.unet import UNetConfig
 from mdm_studio.services import pretraining
 from mdm_studio.services.jobs.board import JobBoard
@@ -153,6 +154,76 @@ def test_truncated_newest_checkpoint_falls_back_to_the_one_before(images, tmp_pa
     newest.write_bytes(newest.read_bytes()[:1000])
     list(run(folder))
     assert _steps(folder) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_that_cannot_be_used_is_named_and_the_one_before_taken(images, tmp_path):
+    """Whatever is wrong with it; and a leftover of a killed process beside it is removed."""
+    made = _job(images, tmp_path / "made", steps=4)
+    list(run(made))
+    shutil.rmtree(made.backbone)
+    newest = made.list_checkpoints()[0].name
+    weight = next(name for name in _weights(made)[0] if name.startswith("model/") and name.endswith("weight"))
+    damages = {
+        "not finite": lambda tensors, facts: tensors.update({weight: tensors[weight] * float("nan")}),
+        "float64": lambda tensors, facts: tensors.update({weight: tensors[weight].double()}),
+        "does not fit this network": lambda tensors, facts: tensors.update({weight: tensors[weight][:1]}),
+        "does not fit": lambda tensors, facts: tensors.update({"optimizer/many/slashes/exp_avg": tensors[weight].clone()}),
+        "does not say where": lambda tensors, facts: facts.pop("averaged"),
+        "does not say": lambda tensors, facts: facts.update(step="four"),
+        "got `null`": lambda tensors, facts: facts.pop("elapsed_s"),
+        "a pipe": None,
+    }
+    for number, (words, damage) in enumerate(damages.items()):
+        folder = JobFolder(shutil.copytree(made.root, tmp_path / str(number)))
+        path = folder.checkpoints / newest
+        if damage is None:
+            path.rename(folder.checkpoints / "step-00000003.safetensors.bak")
+            path.mkdir()
+            folder.write_status(state="paused")
+        else:
+            tensors, facts = read_checkpoint(path)
+            damage(tensors, facts)
+            write_checkpoint(path, tensors, facts)
+        (folder.checkpoints / f".{newest}.1-1-{own_name().rpartition('-')[2]}.0123abcd.part").touch()
+        steps = drive(folder)
+        report = next(each for each in steps if each.step)
+        steps.close()
+        assert report.step == 3
+        assert [path.name for path in folder.checkpoints.iterdir() if path.name.startswith(".")] == []
+        if damage is not None:
+            warning = report.facts["warning"]
+            assert words in warning
+            assert warning.endswith("goes on from step 2, which was saved before")
+            assert warning in folder.read_log()
+
+
+def test_a_job_that_no_machine_holds_takes_no_memory(images, tmp_path):
+    folder = _job(images, tmp_path / "job")
+    for change, words in (
+        ({"network": {"model_channels": 1 << 19}}, "GB to train and this machine has"),
+        ({"network": {"model_channels": 1 << 21}}, "at most 1048576"),
+        ({"network": {"num_res_blocks": 10**5}}, "blocks"),
+        ({"config": {"batch": 10**9}}, "crop, batch and scales"),
+        ({"config": {"lr": "fast"}}, "Expected `float`"),
+        ({"images": []}, "length >= 1"),
+        ({"images": 3}, "Expected `array`"),
+        ({"steps": 0, "minutes": None}, ">= 1"),
+        ({"steps": None, "minutes": None}, "no budget"),
+        ({"recipe": "nothing"}, "no recipe called"),
+        ({"recipe_settings": {"patch": [1]}}, "its recipe"),
+    ):
+        asked = folder.settings()
+        asked |= {key: asked[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+        with pytest.raises(JobError, match=words) as caught:
+            list(run(_with(folder, asked)))
+        assert "\n" not in str(caught.value)
+
+
+def _with(folder, asked):
+    other = JobFolder(folder.root.with_name("other"))
+    other.root.mkdir(exist_ok=True)
+    other.job.write_text(json.dumps(asked))
+    return other
 
 
 def test_no_readable_checkpoint_is_an_error_not_a_new_start(images, tmp_path):

@@ -114,11 +114,13 @@ class JobBoard:
         Raises
         ------
         JobError
-            If it is running, or done and no larger budget is given.
+            If it is running, damaged, or done and no larger budget is given.
         UsageError
             If jobs of this kind have no budget.
         """
         view = self.find(job_id)
+        if view.state == "damaged" and not view.kind:  # of one whose status alone is damaged the kind is known
+            raise JobError(f"{view.id} cannot be resumed: {view.message}")
         return self._launch(view.id, JobFolder(view.folder), steps=steps, minutes=minutes)
 
     def remove(self, job_id: str) -> None:

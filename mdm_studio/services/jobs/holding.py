@@ -77,8 +77,8 @@ def lives(status: Mapping[str, Any]) -> bool:
 
     It matters where a lock cannot be handed down (Windows), and where there are none (some network drives).
     """
-    process = status.get("process")
-    return status.get("state") in LIVING and bool(process) and process != own_name() and is_alive(process) is True
+    process = str(status.get("process") or "")
+    return status.get("state") in LIVING and process != own_name() and is_alive(process) is True
 
 
 def look_at_lock(root: Path, status: Mapping[str, Any]) -> Lock:

@@ -146,7 +146,7 @@ def look(job_id: str, root: Path | JobError) -> JobView:
     try:
         asked = _asked(folder.job, about.st_mtime_ns, about.st_size)
     except JobError as error:
-        return _damaged(job_id, root, f"{error}; this one can only be removed")
+        return _damaged(job_id, root, f"{error}, and remove this one")
     status, problem, lock = _look_inside(folder)
     if problem and lock == "held":  # its process will write it anew
         status = {"state": "running", "message": problem}
