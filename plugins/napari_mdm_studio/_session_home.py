@@ -18,6 +18,7 @@ from napari_mdm_studio._bridge import Bridge
 from napari_mdm_studio._geometry import ChannelAxis
 from napari_mdm_studio._history import History
 from napari_mdm_studio._keys import KeyBinder
+from napari_mdm_studio._lost_project import LostProjectWatch
 from napari_mdm_studio._planes import Channels
 from napari_mdm_studio._preferences import Preferences, preferences
 from napari_mdm_studio._worker import Relay, Runner
@@ -112,6 +113,8 @@ class SessionHome:
     project : ProjectView or None
         Shows the images of a project one at a time; None while images are chosen among the viewer's own layers. See
         `napari_mdm_studio._project.open_project`.
+    lost : LostProjectWatch
+        Asks what to do when the folder of the project has gone.
     closed : Signal
         The session has ended.
     backbones_changed : Signal
@@ -139,6 +142,7 @@ class SessionHome:
         self.relay(session.noticed, self.tell)
         self.relay(self.bridge.told, self.warn)
         self._keys = KeyBinder(self, main_window(viewer), canvas_widget(viewer))
+        self.lost = LostProjectWatch(self, main_window(viewer))
         self._watch = _CloseWatch(main_window(viewer), self.may_close, self.close)
 
     @property
@@ -241,6 +245,7 @@ class SessionHome:
         self._open = False
         self._watch.close()
         self._keys.close()
+        self.lost.close()
         self.history.close()
         for relay in self._kept:
             relay.close()
