@@ -319,7 +319,7 @@ def _remove(path: Path) -> None:
 
 def _check_outputs(request: ExportRequest) -> None:
     """No image may be replaced by a mask of itself or another."""
-    images = {path.resolve() for path in request.images}
+    images = {Path(os.path.realpath(path)) for path in request.images}  # a link to itself is told of when it is read
     for path in request.images:
         for output in request.options.paths(image_name(path)).values():
             if output in images:

@@ -107,6 +107,25 @@ def test_an_image_that_changed_is_predicted_again(export_set, tmp_path):
         assert mask.size == (30, 20)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_mask_of_spoilt_bytes_is_no_correction_by_hand(export_set, tmp_path, kind):
+    """It cannot be opened by anybody, so it is written anew."""
+    wanted = request(export_set, tmp_path, images=export_set.images[:1], format=kind)
+    states(wanted)
+    mask = tmp_path / ("field0.png" if kind == "png" else "field0.tif")
+    whole = mask.read_bytes()
+    middle = len(whole) // 2
+    mask.write_bytes(whole[:middle] + b"spoilt" + whole[middle + 6 :] if kind == "png" else whole[:99])
+    assert list(states(wanted).values()) == ["done"]
+    assert list(states(wanted).values()) == ["skipped"]
+
+
+def test_an_image_that_is_a_link_to_itself_fails_alone(export_set, tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = states(request(export_set, tmp_path / "m", images=(tmp_path / "loop.png", export_set.images[0])))
+    assert found == {"loop.png": "failed", "field0.png": "done"}
+
+
 def test_what_somebody_else_made_is_not_replaced(export_set, tmp_path):
     """A mask that was there before, and one that was corrected by hand."""
     hand = np.full((100, 150), 2, np.uint8)
