@@ -20,7 +20,7 @@ def job(monkeypatch):
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, str(COUNTING)))
     monkeypatch.setenv(worker.NICE_VARIABLE, "0")
     with monkeypatch.context() as patch:
-        patch.setattr(board, "start_worker", lambda folder: None)
+        patch.setattr(board, "start_worker", lambda folder, hold: None)
         view = JobBoard().add("count", {"steps": 400, "step_s": 0.01, "minutes": None, "device": "cpu"}, "my cells")
     return view
 
@@ -80,7 +80,7 @@ def test_waiting_for_a_job_that_fails(run, job):
 
 def test_a_pretraining_in_the_background(run, images, monkeypatch, tmp_path):
     started = []
-    monkeypatch.setattr(board, "start_worker", lambda folder: started.append(folder.root))
+    monkeypatch.setattr(board, "start_worker", lambda folder, hold: started.append(folder.root))
     options = ["--steps", "4", "--crop", "32", "--batch", "1", "--device", "cpu"]
     outcome = run("pretrain", images, "--background", "--name", "discs", *options)
     assert outcome.code == 0, outcome.error

@@ -34,7 +34,7 @@ def dock(viewer, home, session, monkeypatch):
     from mdm_studio.services.jobs import board
     from napari_mdm_studio._export import Export
 
-    monkeypatch.setattr(board, "start_worker", lambda folder: None)
+    monkeypatch.setattr(board, "start_worker", lambda folder, hold: None)
     session.save_classifier = lambda path: write_bytes(path, b"classifier")
     viewer.add_image(np.zeros((200, 300), np.uint8), name="left", scale=(0.5, 0.5), translate=(10, 20))
     home.choose_image(viewer.layers["left"])

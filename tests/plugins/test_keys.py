@@ -16,8 +16,8 @@ DELETING = ("Delete", "Backspace")
 SIGNS = ("BracketLeft", "BracketRight", "Minus", "Equal", "Insert", "Escape", "Space", "Tab", "Return", "Enter")
 PLAIN = [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", *(f"F{number}" for number in range(1, 13)), *DELETING, *MOVES, *SIGNS]
 EVERY = [(key, NONE) for key in PLAIN] + [(key, SHIFT) for key in PLAIN if not key.startswith("F")]
-# not those that open dialogs or close the window, nor Ctrl+G: where layers go in grid mode, napari 0.9.2 alone may crash
-WITH_CONTROL = (*"ABDEHIJKLRTUVXY0123456789", *DELETING, *MOVES[:4], "BracketLeft", "BracketRight", "Tab")
+# not those that open dialogs or close the window
+WITH_CONTROL = (*"ABDEGHIJKLRTUVXY0123456789", *DELETING, *MOVES[:4], "BracketLeft", "BracketRight", "Tab")
 EVERY += [(key, CONTROL) for key in WITH_CONTROL]
 EVERY += [(key, ALT) for key in (*DELETING, *MOVES[:4])]
 FEW = [(key, modifier) for key, modifier in EVERY if key in (*"DELMNX012RP", *DELETING, "PageDown")]
