@@ -392,17 +392,22 @@ def test_an_image_that_does_not_come_to_rest_is_not_up_to_date(export_set, tmp_p
     assert states(wanted) == {"a.png": "done"}
 
 
-def test_an_image_that_is_replaced_right_after_it_was_predicted_is_predicted_again(export_set, tmp_path):
+def test_an_image_that_is_replaced_before_its_mask_is_noted_is_predicted_again(export_set, tmp_path, monkeypatch):
     """The state that a mask is of is that from before the image was opened, whenever the mask is noted."""
+    from mdm_studio.services import batch
+
     image = tmp_path / "a.png"
     shutil.copy(export_set.images[0], image)
-    wanted = request(export_set, tmp_path / "out", images=[image])
-    with closing(export(wanted)) as events:
-        for event in events:
-            if isinstance(event, FileResult):
-                break
+    look = batch.signature
+
+    def replaced(path):  # the masks have just taken their names
         shutil.copy(export_set.images[1], image)
-        list(events)
+        return look(path)
+
+    monkeypatch.setattr(batch, "signature", replaced)
+    wanted = request(export_set, tmp_path / "out", images=[image])
+    assert states(wanted) == {"a.png": "done"}
+    monkeypatch.undo()
     assert states(wanted) == {"a.png": "done"}
     assert states(wanted) == {"a.png": "skipped"}
 
@@ -471,3 +476,9 @@ def test_what_differs_from_the_images_fitted_on_stands_in_the_report(export_set,
     assert told["classifier"]["fitted_on"]["channels"] == [3]
     assert [each.get("differs") for each in told["images"]] == ["fractions (float32) where it was fitted on uint8"] * 2 + [""]
     assert "2 channels" in told["images"][2]["message"]
+
+
+def test_a_preview_of_other_channels_is_refused(export_set, tmp_path):
+    np.save(tmp_path / "two.npy", np.zeros((2, 40, 50), np.uint8))
+    with pytest.raises(InputError, match=r"two\.npy has 2 channels, and the classifier was fitted on images of red"):
+        preview(export_set.classifier, tmp_path / "two.npy", PredictOptions(tmp_path))
