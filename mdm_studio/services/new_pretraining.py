@@ -12,6 +12,7 @@ from mdm_studio.config import DEFAULT_BACKBONE, user_data_dir
 from mdm_studio.errors import JobError, NoImagesError, UsageError
 from mdm_studio.io.atomic import write_json
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
 from mdm_studio.services.jobs.states import JobView
@@ -111,6 +112,7 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
 
     if not name.strip():
         raise UsageError("the backbone has no name yet; give it one")
+    check_plain_name(name.strip(), "backbone")
     if not survey.images:
         raise NoImagesError(f"there is no readable image in {survey.place}; choose another folder")
     if not wanted.minutes:
