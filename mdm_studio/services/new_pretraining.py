@@ -11,7 +11,7 @@ from typing import Any
 from mdm_studio.config import DEFAULT_BACKBONE, user_data_dir
 from mdm_studio.errors import JobError, NoImagesError, UsageError
 from mdm_studio.io.atomic import write_json
-from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.job_folder import JobFolder, is_ordinary
 from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
@@ -191,7 +191,10 @@ def read_card(view: JobView) -> str:
     JobError
         If there is none.
     """
+    card = (view.result or view.folder / "backbone") / "README.md"
     try:
-        return ((view.result or view.folder / "backbone") / "README.md").read_text("utf-8")
+        if not is_ordinary(card):
+            raise FileNotFoundError(card)
+        return card.read_text("utf-8", errors="replace")
     except OSError as error:
         raise JobError(f"{view.name} has no model card yet; it comes with the finished backbone") from error
