@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import make_folder, write_json
+from mdm_studio.io.json_files import check_value, parse_json, read_small_file
+from mdm_studio.io.user_files import MAX_BYTES
 
 Theme = Literal["dark", "light", "system"]
 THEMES: Final[tuple[Theme, ...]] = get_args(Theme)
@@ -48,25 +49,16 @@ class Settings:
 def read_settings(text: str) -> tuple[Settings, str]:
     """Settings from the text of the file, and in words what was wrong with it; what cannot be used gets its default."""
     try:
-        values = json.loads(text)
+        values = parse_json(text, dict[str, Any])
     except ValueError:
-        values = None
-    if not isinstance(values, dict):
         return Settings(), "the settings are damaged; the usual ones are used"
-    good = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
-    good = {name: tuple(value) if isinstance(value, list) else value for name, value in good.items()}
-    bad = sorted(name for name, value in good.items() if not _fits(name, value))
-    settings = Settings(**{name: value for name, value in good.items() if name not in bad})
-    return settings, f"the settings {', '.join(bad)} are damaged; the usual ones are used" if bad else ""
-
-
-def _fits(name: str, value: Any) -> bool:
-    usual = getattr(Settings(), name)
-    if type(value) is not type(usual):
-        return False
-    if name == "theme":
-        return value in THEMES
-    return not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
+    good, bad = dict[str, Any](), list[str]()
+    for name, kind in get_type_hints(Settings).items():
+        try:
+            good |= {name: check_value(values[name], kind)} if name in values else {}
+        except ValueError:
+            bad.append(name)
+    return Settings(**good), f"the settings {', '.join(sorted(bad))} are damaged; the usual ones are used" if bad else ""
 
 
 class SettingsFile:
@@ -94,11 +86,15 @@ class SettingsFile:
         self.path = path
         self.value, self.problem = Settings(), ""
         try:
-            text = path.read_text("utf-8", errors="replace")
-        except FileNotFoundError:
+            text = read_small_file(path, MAX_BYTES).decode("utf-8-sig", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             self.problem = f"the settings cannot be read ({error.strerror}); the usual ones are used"
+            return
+        except ValueError as error:
+            self.problem = f"the settings cannot be read ({error}); the usual ones are used"
+            self._keep_aside()
             return
         self.value, self.problem = read_settings(text)
         if self.problem:

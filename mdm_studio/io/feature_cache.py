@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import CacheError, OutputError
-from mdm_studio.io.atomic import make_folder, write_json
+from mdm_studio.io.atomic import make_folder, write_bytes, write_json
 from mdm_studio.io.json_files import read_json
 from mdm_studio.io.names import one_line
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # zarr is imported by whoever reads or writes first: a window
     import zarr
 
 _logger = logging.getLogger(__name__)
+
+_told: set[str] = set()  # caches that this process has told of already
 
 _VERSION = "v1"
 _ENTRY = "entry.json"
@@ -165,7 +167,6 @@ class FeatureCache:
     def __init__(self, root: Path, max_bytes: int | None = None, *, optional: bool = False) -> None:
         self.root, self.max_bytes, self.optional = root, max_bytes, optional
         self._pausing_until = -math.inf  # on time.monotonic
-        self._told = False
         if os.path.exists(root) and not root.is_dir():
             with self.forgiving():
                 raise CacheError(f"the cache {root} is a file and a folder is wanted; choose another --cache")
@@ -187,9 +188,17 @@ class FeatureCache:
             if not self.optional:
                 raise
             self._pausing_until = time.monotonic() + _PAUSE_SECONDS
-            if not self._told:
-                self._told = True
+            if str(self.root) not in _told:
+                _told.add(str(self.root))
                 _logger.warning("%s", one_line(f"{error}. Features are computed anew where they are needed."))
+
+    def is_usable(self) -> bool:
+        """Whether something can be written there now."""
+        with self.forgiving(), _writing(self.root):
+            make_folder(self.root)
+            write_bytes(self.root / ".try", b"")
+            (self.root / ".try").unlink()
+        return not self.pausing
 
     def entry(self, key: EntryKey) -> CacheEntry:
         """The entry of `key`, marked as used now; it is safe from eviction as long as somebody holds it."""

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mdm_studio.errors import FolderLostError, ProjectError
 from mdm_studio.io.atomic import make_folder, output_error, write_text
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.json_files import read_small_file
 
 if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
     import zarr
@@ -247,8 +248,9 @@ class StoredLabels:
         if self._told != self._about:
             path = self.folder / _ZARR
             with contextlib.suppress(OSError, ValueError):
-                self._told = path.read_text("utf-8")
+                self._told = read_small_file(path).decode("utf-8")
             if self._told != self._about:
+                self._keep_damaged(path)
                 write_text(path, self._about)
             self._told = self._about
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import queue
 import time
 import uuid
@@ -212,7 +213,7 @@ class _Run:
 
     def _event(self, what: Any, *, stopping: bool) -> TileProgress | FileResult | None:
         if isinstance(what, Mapping):
-            return TileProgress(Path(what["image"]), what["done"], what["total"], what["pixels"], what["note"])
+            return TileProgress(Path(os.fsdecode(what["image"])), what["done"], what["total"], what["pixels"], what["note"])
         path, future = self._left.pop(what.key, (None, what))
         if path is None:
             return None
@@ -313,7 +314,7 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
             return _facts(end.value)
         if time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
-            worker.log_event(topic, {**vars(event), "image": image})
+            worker.log_event(topic, {**vars(event), "image": os.fsencode(image)})  # a name that is no text is no message
             if Path(sign).exists():
                 steps.close()
                 return _facts(FileResult(Path(image), "stopped", message="stopped on the way"))

@@ -229,9 +229,13 @@ class _Export:
         if self.classifier is not None:
             yield from _one_by_one(self.request, self.classifier, paths, self.stop)
         elif paths:
+            from mdm_studio.io.feature_cache import FeatureCache
             from mdm_studio.services.cluster import predict_on_cluster
 
-            yield from predict_on_cluster(self.request, self.digest, paths, stop=self.stop)
+            request = self.request
+            if request.workers and request.cache and not FeatureCache(request.cache, optional=True).is_usable():
+                request = replace(request, cache=None)  # told once, here, and not by each worker
+            yield from predict_on_cluster(request, self.digest, paths, stop=self.stop)
 
     def _join(self) -> None:
         """The table of all images whose table is of this recipe, those of earlier runs among them."""

@@ -89,6 +89,7 @@ def check_project(facts: Mapping[str, Any]) -> tuple[Facts, list[str]]:
 def _classes(listed: list[Any], problems: list[str]) -> list[Facts]:
     found: dict[int, Facts] = {}
     for number, each in enumerate(listed, 1):
+        known: Facts | None
         try:
             known = asdict(check_value(each, _Class))
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,32 @@ def test_what_the_system_refuses_is_said_in_words(tmp_path, monkeypatch, code, w
     monkeypatch.setattr("zarr.create_array", refuse)
     with pytest.raises(CacheError, match=words):
         entry.write_tile(SPEC, 0, 0, _tile())
+
+
+def test_an_optional_cache_is_done_without(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        cache = FeatureCache(root, 10**6, optional=True)
+        entry = cache.entry(_key("image"))
+        for _ in range(2):
+            entry.write_tile(SPEC, 0, 0, _tile())
+            assert not entry.has(SPEC, 0, 0)
+            assert entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)) is None
+        assert cache.pausing
+        assert not cache.is_usable()
+        assert len(caplog.messages) == 1
+        assert "computed anew" in caplog.messages[0]
+        caplog.clear()
+    assert FeatureCache(tmp_path / "good", optional=True).is_usable()
+
+
+def test_a_cache_that_is_removed_begins_anew(tmp_path):
+    entry = FeatureCache(tmp_path / "cache", optional=True).entry(_key("image"))
+    for _ in range(2):
+        entry.write_tile(SPEC, 0, 0, _tile())
+        assert entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)) is not None
+        shutil.rmtree(tmp_path / "cache")
+        assert entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)) is None
 
 
 def test_threads_share_an_entry(tmp_path):

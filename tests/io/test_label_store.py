@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import _local
 
-from mdm_studio.errors import OutputError, ProjectError
+from mdm_studio.errors import FolderLostError, OutputError, ProjectError
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching, label_image
 from mdm_studio.io.zarr_store import FolderStore
@@ -101,7 +101,10 @@ def test_a_damaged_chunk_is_named_and_the_others_stay(tmp_path, damage):
         assert np.array_equal(found, noise)
         assert len(opened.damaged) == 1
         assert str(chunk) in opened.damaged[0]
+    damaged = chunk.read_bytes()
     paint(opened, (), slice(0, 2), slice(600, 602), 9)
+    assert chunk.with_name("1.damaged").read_bytes() == damaged
+    assert len(list(opened.painted_chunks())) == 4
     assert opened.read((), slice(0, CHUNK), slice(CHUNK, None)).sum() == 4 * 9
 
 
@@ -114,6 +117,7 @@ def test_a_damaged_description_costs_no_strokes(tmp_path, damage):
     opened = StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700))
     assert (opened.read((1,), ALL, ALL) == 5).all()
     assert len(opened.damaged) == (damage is not None)
+    assert path.with_name("zarr.json.damaged").exists() == (damage is not None)
     assert (StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700)).read((1,), ALL, ALL) == 5).all()
 
 
@@ -133,6 +137,30 @@ def test_a_bad_sector_is_damage_and_a_lost_drive_is_not(tmp_path, monkeypatch):
     fail(errno.ENOTCONN)
     with pytest.raises(ProjectError, match="check the drive"):
         store.read((), ALL, ALL)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "0/c/0/0"])
+def test_a_named_pipe_is_not_waited_for(tmp_path, name):
+    folder = tmp_path / "a.ome.zarr"
+    paint(StoredLabels(folder, (), (600, 700)), (), slice(0, 600), slice(0, 700), 1)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    opened = StoredLabels(folder, (), (600, 700))
+    opened.describe(label_image("a", ()))
+    paint(opened, (), slice(0, 5), slice(0, 5), 2)
+    again = StoredLabels(folder, (), (600, 700))
+    assert (again.read((), slice(0, 5), slice(0, 5)) == 2).all()
+    assert (again.read((), slice(512, 600), ALL) == 1).all()
+
+
+def test_strokes_that_went_away_are_told_and_not_made_anew(tmp_path):
+    store = StoredLabels(tmp_path / "labels" / "a.ome.zarr", (), (100, 100), within=tmp_path)
+    paint(store, (), slice(0, 5), slice(0, 5), 1)
+    (tmp_path / "labels").rename(tmp_path / "moved")
+    with pytest.raises(FolderLostError, match="moved or removed"):
+        paint(store, (), slice(0, 5), slice(0, 5), 2)
+    assert os.listdir(tmp_path) == ["moved"]
 
 
 def test_labels_of_another_shape_are_refused(tmp_path):

@@ -148,7 +148,7 @@ def test_a_worker_gives_up_between_tiles(export_set, tmp_path, monkeypatch):
 
     class Worker:
         def log_event(self, topic, message):
-            told.append((topic, message["image"], message["done"]))
+            told.append((topic, os.fsdecode(message["image"]), message["done"]))
             sign.touch()
 
     monkeypatch.setattr("distributed.get_worker", Worker)

@@ -172,6 +172,64 @@ def test_a_damaged_state_is_set_aside_and_the_strokes_are_kept(tmp_path, damage)
         assert project.open_labels("ab12", FACTS).read((0,), ALL, ALL).sum() == 1
 
 
+def damaged(path, change):
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "wanted"),
+    [
+        (lambda facts: facts["images"].update(bad=3), "image bad", STATE),
+        (lambda facts: facts["images"]["ab12"].update(shape="x"), "image cells", None),
+        (lambda facts: facts["classes"].append({"value": 1, "name": "again", "color": "#000000"}), "class 3", STATE),
+        (lambda facts: facts["classes"].append({"value": 1e400, "name": [], "color": 1}), "class 3", STATE),
+        (lambda facts: facts["settings"].update(scales=[3]), "setting scales", STATE),
+        (lambda facts: facts["settings"].update(smooth=10**400), "setting smooth", None),
+    ],
+)
+def test_a_damaged_entry_is_named_and_the_rest_goes_on(tmp_path, change, words, wanted):
+    with Project.open(tmp_path) as project:
+        project.save_state(STATE)
+    text = damaged(tmp_path / "project.json", change)
+    with Project.open(tmp_path) as project:
+        assert words in project.warnings[0]
+        assert "project.damaged.json" in project.warnings[1]
+        assert project.state.images.keys() == STATE.images.keys()
+        assert project.state.classes == STATE.classes
+        if wanted is not None:
+            assert project.state == wanted
+        project.save_state(project.state)
+    assert (tmp_path / "project.damaged.json").read_bytes() == text
+    damaged(tmp_path / "project.json", change)
+    Project.open(tmp_path).close()
+    assert (tmp_path / "project.damaged.json").read_bytes() == text  # the second has a name of its own
+    assert (tmp_path / "project.damaged-2.json").exists()
+
+
+def test_a_colour_that_makes_no_sense_is_the_usual_one(tmp_path):
+    with Project.open(tmp_path) as project:
+        project.save_state(STATE)
+    damaged(tmp_path / "project.json", lambda facts: facts["classes"][0].update(color="#zzzzzz"))
+    with Project.open(tmp_path) as project:
+        assert project.state.classes[0] == LabelClass(1, "Zellkern", "#e69f00")
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"version": 2, "classes": {}}', b"\xef\xbb\xbf{", b"1" * 5000])
+def test_odd_files_are_set_aside_in_one_line(tmp_path, text):
+    (tmp_path / "project.json").write_bytes(text)
+    try:
+        with Project.open(tmp_path) as project:
+            (warning,) = project.warnings
+        assert (tmp_path / "project.damaged.json").read_bytes() == text
+    except ProjectError as error:  # it is no project
+        warning = str(error)
+        assert (tmp_path / "project.json").read_bytes() == text
+    assert len(warning.splitlines()) == 1
+
+
 def test_damaged_labels_are_named(tmp_path):
     with Project.open(tmp_path / "a") as project:
         project.open_labels("ab12", FACTS).write((0,), ALL, ALL, np.ones((600, 700), np.uint8))

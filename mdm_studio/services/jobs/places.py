@@ -72,7 +72,7 @@ def known_jobs() -> dict[str, Path | JobError]:
     root = jobs_root()
     try:
         names = sorted(os.listdir(root))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise JobError(f"the folder of jobs {root} cannot be read ({error.strerror}); check that you may read it") from error
