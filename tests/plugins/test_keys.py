@@ -73,9 +73,14 @@ class Desk:
             QApplication.activePopupWidget().close()
 
     def focus(self, widget):
-        widget.setFocus()
-        if QApplication.focusWidget() is not widget:
-            wait_until(lambda: QApplication.focusWidget() is widget or widget.isAncestorOf(QApplication.focusWidget()))
+        def has():
+            now = QApplication.focusWidget()
+            if now is not widget and not widget.isAncestorOf(now):
+                widget.setFocus()  # again where a field that is left gives the focus to the canvas
+                return False
+            return True
+
+        has() or wait_until(has)
 
     def work(self):
         """All that must not be lost: strokes, classes, images of the project."""
