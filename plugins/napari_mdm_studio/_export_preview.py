@@ -81,7 +81,9 @@ def look(shown: ShownImage, order: Order) -> Seen:
         # of an image in view features are there already
         cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES, optional=True)
         path = shown.as_file(Path(folder))
-        found = preview(classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache, stop=order.stop)
+        found = preview(
+            classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache, stop=order.stop
+        )
     return Seen(shown, found, info.classes)
 
 

@@ -37,7 +37,9 @@ def is_project(folder: Path) -> bool:
     return (folder / PROJECT_FILE).is_file()
 
 
-def open_project(viewer: Any, folder: Path, *, session: Callable[[Preferences, Path], Session] = new_session) -> SessionHome:
+def open_project(
+    viewer: Any, folder: Path, *, session: Callable[[Preferences, Path], Session] = new_session
+) -> SessionHome:
     """Open a project in place of what is open in a viewer, whose docks start anew with it.
 
     Parameters
