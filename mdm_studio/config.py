@@ -6,6 +6,7 @@ The standard library and platformdirs alone, so that any module may ask.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -75,11 +76,21 @@ def default_cache_dir() -> Path:
 def _user_dir(variable: str) -> Path | None:
     """Folder named by an environment variable; an empty value counts as unset, as the XDG rules have it."""
     value = os.environ.get(variable, "")
-    return Path(value).expanduser() if value else None
+    return Path(os.path.expanduser(value)) if value else None  # which leaves a ~ that nobody has
 
 
 def _platform_dir(kind: Literal["user_data_dir", "user_cache_dir"]) -> Path:
     import platformdirs  # here, so that asking for a bundled file costs no import
 
-    place: str = getattr(platformdirs, kind)(APP_NAME, appauthor=False)
-    return Path(place)
+    place = Path(getattr(platformdirs, kind)(APP_NAME, appauthor=False))
+    if place.is_absolute():
+        return place
+    # a user without a home, as in some containers: "~" would become a folder where the program was started
+    return _own_temporary_folder() / kind
+
+
+@lru_cache(maxsize=1)
+def _own_temporary_folder() -> Path:
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix=f"{APP_NAME}-"))

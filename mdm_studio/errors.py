@@ -17,6 +17,7 @@ Each message says three things: what was met, what was wanted, and what to do. T
     ├── CacheError                a feature cache that cannot be used
     ├── JobError                  a job folder that cannot be started, resumed or read
     ├── ProjectError              a project that is damaged, newer than the program, or open elsewhere
+    │   └── FolderLostError       a folder that was moved, removed or replaced while it was open
     └── OutputError               something that could not be written (disk full, read-only folder, exists already)
 """
 
@@ -77,6 +78,10 @@ class JobError(MDMStudioError):
 
 class ProjectError(MDMStudioError):
     """A project that is damaged, newer than the program, or open elsewhere."""
+
+
+class FolderLostError(ProjectError):
+    """A folder that was moved, removed or replaced while it was open; nothing is written to what is in its place."""
 
 
 class OutputError(MDMStudioError):

@@ -110,4 +110,10 @@ def test_the_tests_mirror_the_tree(repository):
     """tests/io/test_images.py tests mdm_studio/io/images.py: a folder of tests has its package."""
     packages = {path.parent.relative_to(repository / "mdm_studio") for path in (repository / "mdm_studio").rglob("__init__.py")}
     folders = {path.parent.relative_to(repository / "tests") for path in (repository / "tests").rglob("test_*.py")}
-    assert {str(folder) for folder in folders} - {str(package) for package in packages} <= {"plugins", "benchmarks", "docs"}
+    others = {str(folder) for folder in folders} - {str(package) for package in packages}
+    assert others <= {"plugins", "benchmarks", "docs", "faults"}
+
+
+def test_the_readme_begins_with_both_commands(repository):
+    first_block = (repository / "README.md").read_text("utf-8").split("```")[1]
+    assert re.findall(r"^make (\w+)", first_block, re.MULTILINE) == ["demo", "test"]

@@ -5,6 +5,7 @@ Every command's module imports nothing heavy at its top, so that ``--help`` is q
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -15,6 +16,7 @@ from mdm_studio.cli import backbones
 from mdm_studio.cli.advise import advise
 from mdm_studio.cli.cache import app as cache
 from mdm_studio.cli.clusters import clusters
+from mdm_studio.cli.common import forget_remarks, hear
 from mdm_studio.cli.demo import demo
 from mdm_studio.cli.desktop import app as desktop
 from mdm_studio.cli.desktop import install_desktop
@@ -29,6 +31,8 @@ from mdm_studio.cli.privacy import privacy
 from mdm_studio.cli.probe import probe
 from mdm_studio.cli.sample import sample
 from mdm_studio.errors import MDMStudioError
+from mdm_studio.io.names import one_line
+from mdm_studio.io.remarks import heard
 
 DEBUG_VARIABLE = "MDM_STUDIO_DEBUG"
 
@@ -74,6 +78,8 @@ def _root(
     """From unlabelled images and a few brush strokes to segmentation masks. Without a command the window opens."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
+    forget_remarks()
+    context.with_resource(heard(hear))
     if context.invoked_subcommand is None:
         desktop()
 
@@ -83,6 +89,9 @@ def run() -> None:
 
     Ctrl-C and other signals are seen to by `mdm_studio.cli.interrupts`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter of a name ends nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MDMStudioError as error:
@@ -90,7 +99,7 @@ def run() -> None:
             raise KeyboardInterrupt from error
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        print(f"mdm-studio: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints an error
+        print(f"mdm-studio: {one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place that prints an error
         sys.exit(error.exit_code)
     except (OSError, MemoryError) as error:
         if os.environ.get(DEBUG_VARIABLE) or interrupted():

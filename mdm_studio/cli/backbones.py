@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdm_studio.cli.common import JsonFlag, parse_numbers, parse_settings, print_json, say
+from mdm_studio.cli.common import JsonFlag, cell, parse_numbers, parse_settings, print_json, say
 from mdm_studio.errors import UsageError
 
 app = typer.Typer(
@@ -40,16 +40,17 @@ def list_(json_: JsonFlag = False) -> None:
     table = Table("name", "recipe", "blocks", "timesteps", "MB", "where", "what for")
     for row in rows:
         if "problem" in row:
-            table.add_row(row["name"], "", "", "", "", "bundled" if row["bundled"] else "yours", "cannot be used, see below")
+            where = "bundled" if row["bundled"] else "yours"
+            table.add_row(cell(row["name"]), "", "", "", "", where, "cannot be used, see below")
             continue
         table.add_row(
-            row["name"],
+            cell(row["name"]),
             row["recipe"].get("name", ""),
             ",".join(map(str, row["default_blocks"])),
             ",".join(map(str, row["default_timesteps"])),
             f"{row['bytes'] / 1e6:.0f}",
             "bundled" if row["bundled"] else "yours",
-            row["summary"],
+            cell(row["summary"]),
         )
     console = Console()
     console.print(table)
@@ -74,7 +75,7 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"{facts['name']}: {facts['summary']}\n{facts['folder']}\ndigest {facts['digest']}")
+    console.print(f"{facts['name']}: {facts['summary']}\n{facts['folder']}\ndigest {facts['digest']}", markup=False)
     table = Table("block", "channels", "stride", "read by default")
     for block in facts["blocks"]:
         table.add_row(
@@ -89,7 +90,8 @@ def info(name: _Name, json_: JsonFlag = False) -> None:
     console.print(f"read by default at t = {times}, the image binned by {scales}{beside}")
     if facts["training"].get("source"):
         licence = facts["training"].get("licence") or "unknown: ask its authors"
-        console.print(f"from {facts['training']['source']}; licence of the weights: {licence}", highlight=False, soft_wrap=True)
+        source = f"from {facts['training']['source']}; licence of the weights: {licence}"
+        console.print(source, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("import")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mdm_studio.cli.common import CacheDir, JsonFlag, open_cache, print_json, progress_bar, say
+from mdm_studio.cli.common import CacheDir, JsonFlag, cell, open_cache, print_json, progress_bar, say
 from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
 
@@ -24,7 +24,7 @@ def info(cache: CacheDir = None, json_: JsonFlag = False) -> None:
 
     Example: `mdm-studio cache info`
     """
-    store = open_cache(cache, no_cache=False)
+    store = open_cache(cache, no_cache=False, needed=True)
     assert store is not None
     entries = store.entries()
     total = sum(entry.bytes for entry in entries)
@@ -39,11 +39,13 @@ def info(cache: CacheDir = None, json_: JsonFlag = False) -> None:
     table = Table("image", "backbone", "maps", "tiles", "MB", "last used")
     for entry in entries[-20:]:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
-        table.add_row(entry.image, entry.backbone, str(entry.maps), str(entry.tiles), f"{entry.bytes / 1e6:.1f}", used)
+        names = (cell(entry.image), cell(entry.backbone))
+        table.add_row(*names, str(entry.maps), str(entry.tiles), f"{entry.bytes / 1e6:.1f}", used)
     console = Console()
     console.print(table)
     hidden = f" (the last 20 of {len(entries)})" if len(entries) > 20 else ""
-    console.print(f"{len(entries)} images, {total / 1e9:.2f} of {CACHE_BYTES / 1e9:.0f} GB in {store.root}{hidden}")
+    size = f"{total / 1e9:.2f} of {CACHE_BYTES / 1e9:.0f} GB"
+    console.print(f"{len(entries)} images, {size} in {store.root}{hidden}", markup=False)
 
 
 @app.command()
@@ -56,7 +58,7 @@ def prune(
 
     Example: `mdm-studio cache prune --max-size 5GB`
     """
-    store = open_cache(cache, no_cache=False)
+    store = open_cache(cache, no_cache=False, needed=True)
     assert store is not None
     report = store.prune(_bytes(max_size))
     say(f"removed the features of {report.entries} images, {report.bytes / 1e6:.1f} MB")
@@ -81,7 +83,7 @@ def verify(cache: CacheDir = None, json_: JsonFlag = False) -> None:
     """
     from mdm_studio.io.feature_cache import CacheReport
 
-    store = open_cache(cache, no_cache=False)
+    store = open_cache(cache, no_cache=False, needed=True)
     assert store is not None
     report = CacheReport()
     with progress_bar() as bar:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdm_studio import number_lists
 from mdm_studio.config import CACHE_BYTES
 from mdm_studio.errors import UsageError
+from mdm_studio.io.names import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,8 +77,8 @@ Precision = Annotated[
 ]
 
 
-def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:
-    """The feature cache that the options ask for."""
+def open_cache(folder: Path | None, no_cache: bool, *, needed: bool = False) -> FeatureCache | None:
+    """The feature cache that the options ask for; unless it is `needed`, one that cannot be used is done without."""
     from mdm_studio.config import default_cache_dir
     from mdm_studio.io.feature_cache import FeatureCache
 
@@ -84,16 +86,47 @@ def open_cache(folder: Path | None, no_cache: bool) -> FeatureCache | None:
         if folder is not None:
             raise UsageError("--cache and --no-cache contradict each other; give one of them")
         return None
-    return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES)
+    return FeatureCache(folder or default_cache_dir(), max_bytes=CACHE_BYTES, optional=not needed)
+
+
+REMARKS: dict[str, list[str]] = {}
+"""What was told of the files that this command has read, by their paths."""
+_SAME = 10  # files of which the same is said
+_told: dict[str, int] = {}
 
 
 def say(text: str) -> None:
-    """One line for the user, on stderr: stdout belongs to results."""
-    print(text, file=sys.stderr)  # noqa: T201
+    """One line for the user, on stderr: stdout belongs to results. Names with control characters in them stay one line."""
+    print(one_line(text), file=sys.stderr)  # noqa: T201
+
+
+def cell(text: str) -> str:
+    """A name in a table of rich's, which takes square brackets for markup."""
+    from rich.markup import escape
+
+    return escape(one_line(text))
+
+
+def forget_remarks() -> None:
+    """Begin a command: nothing was told yet."""
+    REMARKS.clear()
+    _told.clear()
+
+
+def hear(path: str, words: str) -> None:
+    """Say what should be known of a file, and keep it for `print_json`; the same of many files is said of the first ones."""
+    REMARKS.setdefault(path, []).append(words)
+    _told[words] = same = _told.get(words, 0) + 1
+    if same <= _SAME:
+        say(f"{path}: {words}")
+    elif same == _SAME + 1:
+        say(f"and of other files too: {words}")
 
 
 def print_json(values: Any) -> None:
-    """One JSON document on stdout; NaN becomes null."""
+    """One JSON document on stdout, with what was told of the files that were read; NaN becomes null."""
+    if REMARKS and isinstance(values, dict):
+        values = {**values, "remarks": REMARKS}
     print(json.dumps(_plain(values), indent=2))  # noqa: T201
 
 
@@ -117,18 +150,10 @@ def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     UsageError
         If it is neither.
     """
-    if text is None:
-        return None
-    numbers: list[int] = []
     try:
-        for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            numbers += range(int(first), int(last or first) + 1)
+        return None if text is None else number_lists.parse_numbers(text)
     except ValueError as error:
-        raise UsageError(f"{option} {text!r} is not a list of numbers; write it like 8-12 or 0,2,5") from error
-    if not numbers:
-        raise UsageError(f"{option} {text!r} names nothing; write it like 8-12 or 0,2,5")
-    return tuple(dict.fromkeys(numbers))
+        raise UsageError(f"{option} {text!r}: {error}") from error
 
 
 def parse_blocks(text: str | None) -> tuple[int, ...] | None:
@@ -190,13 +215,20 @@ def parse_unlabelled(text: str) -> int | None:
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, shown only when stderr is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Note(TextColumn):
+        """The name of a file, which is neither markup nor more than a line."""
+
+        def render(self, task: Task) -> Text:
+            return Text(one_line(str(task.fields["note"])))
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[note]}"),
+        Note(""),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +90,7 @@ def evaluate(
     _report(evaluate_folder(request), csv, json_)
 
 
-def _report(found: Evaluation, csv: Path | None, json_: bool) -> None:
+def _report(found: Evaluation, csv: Path | None, json_: bool, differs: Mapping[str, Path] | None = None) -> None:
     from mdm_studio.io.tables import write_rows
 
     if found.missing:
@@ -98,7 +99,8 @@ def _report(found: Evaluation, csv: Path | None, json_: bool) -> None:
         write_rows(csv, found.rows)
     if json_:
         scores = [vars(score) for score in found.scores]
-        print_json({"scores": scores, "images": found.rows, "missing": found.missing})
+        more = {} if differs is None else {"differs": dict(differs)}
+        print_json({"scores": scores, "images": found.rows, "missing": found.missing, **more})
     else:
         _print(_scores(found))
 
@@ -108,10 +110,12 @@ def _classifier(request: RobustnessRequest, out: Path | None, csv: Path | None, 
     from mdm_studio.io.tables import write_rows
 
     found = _run(request)
+    for words, path in found.differs.items():
+        say(f"warning: {path.name} differs from the images that the classifier was fitted on: {words}")
     if out is not None:
         write_rows(out, found.rows())
     if not request.corruptions:
-        _report(found.clean, csv, json_)
+        _report(found.clean, csv, json_, found.differs)
         return
     for reason in found.left_out.values():
         say(f"left out: {reason}")
@@ -126,7 +130,13 @@ def _classifier(request: RobustnessRequest, out: Path | None, csv: Path | None, 
         write_rows(csv, of_images)
     if json_:
         print_json(
-            {"scores": found.rows(), "images": of_images, "missing": found.clean.missing, "left_out": dict(found.left_out)}
+            {
+                "scores": found.rows(),
+                "images": of_images,
+                "missing": found.clean.missing,
+                "left_out": dict(found.left_out),
+                "differs": found.differs,
+            }
         )
         return
     for metric in request.scoring.metrics:

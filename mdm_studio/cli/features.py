@@ -53,7 +53,7 @@ def features(
     """
     from mdm_studio.services.extraction import PlaneDone, compute_features, load_for_features
 
-    store = open_cache(cache, no_cache=False)
+    store = open_cache(cache, no_cache=False, needed=True)
     assert store is not None
     source = load_for_features(
         backbone,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,12 @@ from mdm_studio.cli.common import (
 )
 from mdm_studio.config import SMOOTH
 from mdm_studio.errors import UsageError
+from mdm_studio.io.atomic import make_folder
+
+if TYPE_CHECKING:
+    from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.services.classifier import Classifier
+    from mdm_studio.services.fitting import FitRequest
 
 
 def fit(
@@ -57,16 +63,15 @@ def fit(
     names: Annotated[
         str | None, typer.Option("--classes", help="Class names in order of their values.", show_default=False)
     ] = None,
+    many_classes: Annotated[
+        bool, typer.Option("--many-classes", help="More than 50 classes are meant: do not warn of them.")
+    ] = False,
     head: Annotated[
         str,
         typer.Option(help="ensemble (of MLPs that read features: seconds) or finetune (the whole network learns: minutes)."),
     ] = "ensemble",
-    members: Annotated[
-        int | None, typer.Option(min=1, help="MLPs in the ensemble.", show_default="10")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of fine-tuning, 8 crops each.", show_default="200")
-    ] = None,
+    members: Annotated[int | None, typer.Option(min=1, help="MLPs in the ensemble.", show_default="10")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of fine-tuning, 8 crops each.", show_default="200")] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Fine-tune no longer than this.", show_default="as long as the steps take")
     ] = None,
@@ -109,7 +114,6 @@ def fit(
     from mdm_studio.engine.finetune import FinetuneConfig
     from mdm_studio.engine.heads import EnsembleConfig
     from mdm_studio.services.fitting import FitRequest
-    from mdm_studio.services.fitting import fit as fit_with
 
     _check_head(head, {"ensemble": {"--members": members}, "finetune": {"--steps": steps, "--minutes": minutes}})
     if class_weight not in ("balanced", "none", None):
@@ -131,6 +135,7 @@ def fit(
         invert=invert,
         smooth=smooth,
         class_names=tuple(name.strip() for name in names.split(",")) if names else (),
+        many_classes=many_classes,
         channels=parse_numbers(channels, "--channels"),
         bf16=precision == "bf16",
         device=device,
@@ -138,16 +143,8 @@ def fit(
         head=head,
         finetune=FinetuneConfig(**_given(steps=steps, minutes=minutes, seed=seed), **weight),
     )
-    with progress_bar() as bar:
-        task = bar.add_task("fitting", total=1.0, note="")
-        progress = fit_with(request, open_cache(cache, no_cache))
-        try:
-            while True:
-                step = next(progress)
-                bar.update(task, description=step.what, completed=step.done, note=step.note)
-        except StopIteration as finished:
-            classifier = finished.value
-    classifier.save(out)
+    classifier, warnings = _fitted(request, open_cache(cache, no_cache))
+    _save(classifier, out)
     facts: dict[str, Any] = classifier.info.training
     say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
     if invert is None and facts["invert"]:
@@ -163,14 +160,40 @@ def fit(
                 "scales": classifier.info.scales,
                 "filters": classifier.info.filters,
                 "classes": [vars(each) for each in classifier.info.classes],
+                "images_seen": None if classifier.info.images is None else vars(classifier.info.images),
+                "warnings": warnings,
                 **facts,
             }
         )
 
 
+def _fitted(request: FitRequest, cache: FeatureCache | None) -> tuple[Classifier, list[str]]:
+    """The classifier, and the warnings that were printed on the way."""
+    from mdm_studio.services.fitting import fit as fit_with
+
+    warnings: list[str] = []
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=1.0, note="")
+        progress = fit_with(request, cache)
+        while True:
+            try:
+                step = next(progress)
+            except StopIteration as finished:
+                return finished.value, warnings
+            if step.warning:
+                warnings.append(step.warning)
+                say(f"warning: {step.warning}")
+            bar.update(task, description=step.what, completed=step.done, note=step.note)
+
+
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _save(classifier: Classifier, out: Path) -> None:
+    make_folder(out.parent)
+    classifier.save(out)
 
 
 def _check_head(head: str, options: dict[str, dict[str, Any]]) -> None:

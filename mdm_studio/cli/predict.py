@@ -67,11 +67,27 @@ def predict(
     scheduler: Annotated[
         str,
         typer.Option(
-            help="Share the images among the workers of a dask scheduler, for example tcp://127.0.0.1:8786. They need MDM "
-            "Studio, and to see the files under the same paths.",
+            help="Share the images among the workers of a dask scheduler, for example tls://10.0.0.1:8786. They need MDM "
+            "Studio, and to see the files under the same paths. Whoever reaches a tcp:// scheduler runs code there.",
             show_default=False,
         ),
     ] = "",
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca-file",
+            help="For --scheduler tls://: certificate of the cluster's authority, PEM. Default: dask's configuration.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", help="For --scheduler tls://: your certificate, PEM. Default: dask's.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", help="For --scheduler tls://: the key of --tls-cert, PEM.", show_default=False),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Folder of the backbone, if it moved.", show_default=False)] = None,
     cache: CacheDir = None,
     no_cache: NoCache = False,
@@ -88,7 +104,7 @@ def predict(
     """
     from mdm_studio.io.images import find_images
     from mdm_studio.services.export import export
-    from mdm_studio.services.export_request import ExportRequest, PredictOptions, raise_failures
+    from mdm_studio.services.export_request import ExportRequest, PredictOptions, TlsFiles, raise_failures
 
     if format_ not in _FORMATS:
         raise UsageError(f"--format {format_!r} is not known; choose png, tiff, ome-zarr or npy")
@@ -105,28 +121,36 @@ def predict(
         overwrite=overwrite,
     )
     kept = _cache(cache, no_cache)
-    request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler)
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    request = ExportRequest(classifier, tuple(find_images(images)), options, backbone, device, kept, workers, scheduler, tls)
     _name_others(images)
+    if scheduler and not request.encrypted:
+        say(f"the connection to {scheduler} is not encrypted, and whoever reaches it can run code there: prefer tls://")
     begin = time.perf_counter()
     results = list(_followed(export(request), request))
     counts = {state: sum(result.state == state for result in results) for state in ("done", "skipped", "failed")}
     seconds = time.perf_counter() - begin
     say(f"{counts['done']} masks in {out}, {counts['skipped']} skipped, {counts['failed']} failed, {seconds:.1f} s")
     if json_:
-        rows = [vars(result) for result in sorted(results, key=lambda result: result.image)]
+        rows = [_facts(result) for result in sorted(results, key=lambda result: result.image)]
         print_json({"out": out, **counts, "seconds": round(seconds, 3), "images": rows})
     raise_failures(results)
 
 
+def _facts(result: FileResult) -> dict[str, object]:
+    """A result for programs: all but what the next run needs to know."""
+    return {name: value for name, value in vars(result).items() if name not in ("source", "written")}
+
+
 def _name_others(inputs: list[str]) -> None:
     """Say which files of the folders are no images, so that nobody misses their masks later."""
-    from mdm_studio.io.images import EXTENSIONS
+    from mdm_studio.io.images.finding import not_images
+    from mdm_studio.io.images.zarr_groups import is_zarr
 
     for folder in (Path(each).expanduser() for each in inputs):
-        if not folder.is_dir() or folder.suffix.lower() == ".zarr":
+        if not folder.is_dir() or is_zarr(folder):
             continue
-        others = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in EXTENSIONS)
-        others = [name for name in others if not name.startswith(".")]
+        others = not_images(folder)
         if others:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
             say(f"passed over in {folder}, no images that can be read: {', '.join(others[:_NAMED])}{more}")
@@ -162,18 +186,26 @@ def _cache(folder: Path | None, no_cache: bool) -> Path | None:
 
 def _followed(events: Iterator[FileResult | TileProgress], request: ExportRequest) -> Iterator[FileResult]:
     """Pass the results on while a progress bar shows them; name each failure, and what should be known, as it happens."""
+    from mdm_studio.io.remarks import tell
     from mdm_studio.services.export import pace_of
     from mdm_studio.services.export_request import FileResult
 
     pace = pace_of(request)
+    told: set[str] = set()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=1.0, note="")
         for event in events:
             pace.see(event)
             bar.update(task, completed=pace.share(), note=event.image.name)
             if isinstance(event, FileResult):
+                for words in event.remarks:  # told already, unless another process has opened it
+                    tell(event.image, words)
                 if event.state == "failed":
-                    say(f"failed: {event.message}")
+                    say(f"failed: {event.failure}")
                 elif event.state == "done" and event.message:
                     say(f"{event.image.name}: {event.message}")
+                if event.differs and event.differs not in told:
+                    told.add(event.differs)
+                    what = "differs from the images that the classifier was fitted on"
+                    say(f"warning: {event.image.name} {what}: {event.differs}")
                 yield event

@@ -19,6 +19,7 @@ from mdm_studio.cli.common import (
     Precision,
     Scales,
     Timesteps,
+    cell,
     open_cache,
     parse_blocks,
     parse_numbers,
@@ -152,9 +153,9 @@ def _show(found: ProbeResult) -> None:
         table.add_row(title, f"{score.mean:.4f}", f"{score.std:.4f}", chance)
     console.print(table)
     repeats = scores.confusion.sum() / sum(found.images.values())
-    confusion = Table("true \\ predicted", *scores.classes, title="images, mean over the repeats")
+    confusion = Table("true \\ predicted", *map(cell, scores.classes), title="images, mean over the repeats")
     for name, row in zip(scores.classes, scores.confusion, strict=True):
-        confusion.add_row(name, *(f"{count / repeats:.1f}" for count in row))
+        confusion.add_row(cell(name), *(f"{count / repeats:.1f}" for count in row))
     console.print(confusion)
     groups = f" in {found.groups} groups" if found.groups else ""
     say(f"{sum(found.images.values())} labelled images{groups}, {found.channels} features each")

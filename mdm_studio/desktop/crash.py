@@ -25,7 +25,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import MDMStudioError
-from mdm_studio.io.atomic import write_text
+from mdm_studio.io.atomic import make_folder, write_text
 
 _KEPT: Final = 20  # reports; older ones are removed
 _PACKAGES: Final = ("PySide6-Essentials", "napari", "vispy", "numpy", "torch", "zarr")
@@ -74,13 +74,14 @@ def about_this_installation() -> str:
 def report_text(what: str, details: str) -> str:
     """The whole report; the user's home folder is written as ~."""
     text = f"{what}\n{datetime.now():%Y-%m-%d %H:%M:%S}\n\n{about_this_installation()}\n\n{details.strip()}\n"
-    return text.replace(str(Path.home()), "~")
+    return text.replace(os.path.expanduser("~"), "~")
 
 
 def write_report(folder: Path, text: str) -> Path | None:
     """Write a report; None if that is impossible, which must not become the next error. Old ones are removed."""
     path = folder / _REPORT.format(f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}")
     try:
+        make_folder(folder)
         write_text(path, text)
     except MDMStudioError:
         return None

@@ -169,19 +169,14 @@ class Desk:
     # ---- the viewer --------------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
-        """Undo the last stroke of the chosen layer."""
-        self._ask_layer("undo")
+        """Undo the last stroke, or the last change of classes."""
+        if self.home is not None:
+            self.home.history.undo()
 
     def redo(self) -> None:
         """Do the stroke again that was undone last."""
-        self._ask_layer("redo")
-
-    def _ask_layer(self, verb: str) -> None:
-        layer = self.viewer.layers.selection.active
-        if not hasattr(layer, verb) and self.home is not None:  # an image is chosen: its strokes are meant
-            layer = next((bound.strokes for bound in self.home.bridge.images.values()), None)
-        if hasattr(layer, verb):
-            getattr(layer, verb)()
+        if self.home is not None:
+            self.home.history.redo()
 
     def open_files(self, paths: Sequence[Path]) -> None:
         """Open image files as layers; napari asks where several plugins read them."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from mdm_studio.config import resource
 from mdm_studio.errors import MDMStudioError
-from mdm_studio.io.atomic import output_error, write_bytes, write_text
+from mdm_studio.io.atomic import make_folder, output_error, write_bytes, write_text
 
 NAME: Final = "mdm-studio"
 MIME: Final = "application/x-mdm-studio-classifier"
@@ -68,7 +68,7 @@ class Outcome:
 def data_home(environment: Mapping[str, str] = os.environ) -> Path:
     """Where a Linux desktop looks for what a user has installed."""
     given = environment.get("XDG_DATA_HOME", "")
-    return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
+    return Path(given) if given.startswith("/") else Path(os.path.expanduser("~/.local/share"))
 
 
 def command_line() -> tuple[str, ...]:
@@ -122,6 +122,8 @@ def install(root: Path, command: tuple[str, ...]) -> Outcome:
         If ``desktop-file-validate`` is there and finds fault with the entry.
     """
     icons, where = resource("icons"), places(root)
+    for path in where.values():
+        make_folder(path.parent)
     for size in _PNG_SIZES:
         write_bytes(where[f"icon {size}"], (icons / f"{NAME}-{size}.png").read_bytes())
     write_bytes(where["icon"], (icons / f"{NAME}.svg").read_bytes())

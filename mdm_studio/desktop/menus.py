@@ -20,6 +20,7 @@ from mdm_studio.desktop.studio import Studio
 
 Needs = Literal["nothing", "images", "project"]
 _PRETRAIN: Final = "Teach a backbone your own images, in the background."
+_UNDO: Final = "Undo the last stroke, or the last change of classes."
 _ROLES: Final = {
     "quit": QAction.MenuRole.QuitRole,
     "about": QAction.MenuRole.AboutRole,
@@ -42,7 +43,7 @@ class Item:
     keys : str
         The keys that do it from anywhere; empty for none.
     canvas_key : str
-        The key that does it in the canvas; only named here, so that it can be typed elsewhere.
+        The key that does it unless text is typed; only named here, so that it can be typed there.
     words : str
         The tooltip.
     needs : str
@@ -170,7 +171,14 @@ MENUS: Final[tuple[Menu, ...]] = (
     Menu(
         "&Edit",
         (
-            Item("undo", "&Undo", partial(with_desk, Desk.undo), "Ctrl+Z", words="Undo the last stroke.", needs="images"),
+            Item(
+                "undo",
+                "&Undo",
+                partial(with_desk, Desk.undo),
+                "Ctrl+Z",
+                words="Undo the last stroke or change of classes.",
+                needs="images",
+            ),
             Item("redo", "&Redo", partial(with_desk, Desk.redo), "Ctrl+Shift+Z", needs="images"),
             None,
             Item("preferences", "&Preferences...", partial(with_desk, Desk.open_preferences), "Ctrl+,", needs="images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Recent:
 
 def short(path: Path) -> str:
     """A path as people read it: ~ for the home folder."""
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
     return f"~/{path.relative_to(home).as_posix()}".removesuffix("/.") if path.is_relative_to(home) else str(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import OutputError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
 
 Theme = Literal["dark", "light", "system"]
 THEMES: Final[tuple[Theme, ...]] = get_args(Theme)
@@ -111,6 +111,7 @@ class SettingsFile:
             return changed
         self.value = changed
         try:
+            make_folder(self.path.parent)
             write_json(self.path, {"version": VERSION, **asdict(changed)})
         except OutputError as error:
             self.problem = f"the settings are not kept: {error}"
@@ -126,5 +127,3 @@ class SettingsFile:
 def settings_path() -> Path:
     """The user's own file."""
     return user_data_dir() / "settings.json"
-
-

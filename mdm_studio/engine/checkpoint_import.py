@@ -15,6 +15,7 @@ from mdm_studio.engine.foreign_files import read_foreign
 from mdm_studio.engine.import_mae import adapt_mae
 from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, UsageError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.backbone_files import write_backbone
 from mdm_studio.nn.mae import MAEConfig
 from mdm_studio.nn.network import Network, NetworkConfig
@@ -83,6 +84,7 @@ def import_checkpoint(
         "halo": 32,
         "summary": f"imported from {path.name}" + (f", {note}" if note else ""),
     }
+    make_folder(folder.parent)
     write_backbone(
         folder, {k: v.contiguous() for k, v in tensors.items()}, card, f"# {name}\n\nImported from `{path.name}` as `{arch}`.\n"
     )

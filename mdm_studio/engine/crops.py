@@ -20,9 +20,9 @@ from mdm_studio.arrays import (
     Pixels,
     bin_pixels,
     fit_channels,
-    intensity_window,
     normalise,
 )
+from mdm_studio.engine.intensity import EmptyPlaneError, plane_window
 from mdm_studio.errors import NoImagesError, UnreadableImageError
 from mdm_studio.io.images import open_image
 
@@ -41,7 +41,7 @@ class PlaneInfo:
 
 
 def survey(paths: Sequence[Path], channels: tuple[int, ...] | None, law: IntensityLaw) -> tuple[list[PlaneInfo], list[str]]:
-    """Open every image once: its planes, sizes and intensity windows, and one line for each file that cannot be read.
+    """Open every image once: its planes, sizes and intensity windows, and one line for each file that cannot be used.
 
     Raises
     ------
@@ -55,7 +55,11 @@ def survey(paths: Sequence[Path], channels: tuple[int, ...] | None, law: Intensi
             with open_image(path, channels) as image:
                 for index in range(image.planes):
                     plane = image.plane(index)
-                    window = intensity_window(plane.sample(), law, joint=plane.rgb)
+                    try:
+                        window = plane_window(plane, law)
+                    except EmptyPlaneError as error:
+                        unreadable.append(str(error))
+                        continue
                     nbytes = int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize
                     planes.append(PlaneInfo(path, index, window, plane.shape, nbytes))
         except UnreadableImageError as error:

@@ -24,10 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdm_studio.arrays import Image, IntensityWindow, bin_pixels, fit_channels, intensity_window, normalise
+from mdm_studio.arrays import Image, IntensityWindow, bin_pixels, fit_channels, normalise
 from mdm_studio.engine.backbones import Backbone
 from mdm_studio.engine.filter_bank import HALO as FILTER_HALO
 from mdm_studio.engine.filter_bank import SIGMAS, Stride, filter_bank, filter_channels
+from mdm_studio.engine.intensity import plane_window
 from mdm_studio.engine.recipes import Place
 from mdm_studio.engine.tiles import TileGrid, map_size
 from mdm_studio.errors import BackboneError, UsageError
@@ -40,6 +41,7 @@ MARGIN = 1  # cells kept around a core: what bilinear interpolation at the core'
 _WINDOW = 128  # side of the windows that norm statistics are pooled over: many small ones know more of an image than few
 _MIN_WINDOWS, _MAX_WINDOWS = 2, 64
 _VERSION = 1  # of the way features are computed: part of the cache key
+_RESCALED = "-2"  # part of it for types of values that were scaled otherwise before: values for no data, large and tiny ones
 
 Scale = Literal[1, 2, 4, 8]
 """Working scale: pixels of the image, along each side, that become one pixel of what the backbone sees."""
@@ -213,7 +215,7 @@ class PlaneFeatures:
 
     def _entry(self, cache: FeatureCache) -> TileStore:
         key = EntryKey(
-            image=self.plane.digest(),
+            image=self.plane.digest() + (_RESCALED if self.plane.dtype.kind == "f" or self.plane.dtype.itemsize > 2 else ""),
             backbone=self.backbone.card.digest,
             settings=self.settings.digest(self.backbone),
             grid=self.grid.shape,
@@ -253,7 +255,7 @@ class PlaneFeatures:
         if lacking:
             made = self._extract_tile(row, col, lacking)
             kept |= made
-            if self.store:
+            if self.store and not self.plane.changed():  # else they would be kept as those of the pixels that were there before
                 for spec, values in made.items():
                     self.store.write_tile(spec, row, col, values)
         return [self._feature_map(spec, kept[spec], row, col) for spec in wanted]
@@ -270,6 +272,19 @@ class PlaneFeatures:
         full = map_size(self.height, self.width, spec.stride)
         return FeatureMap(torch.from_numpy(values.astype(np.float32)), spec.stride, (rows.start, cols.start), full)
 
+    @property
+    def window(self) -> IntensityWindow:
+        """How raw values are scaled.
+
+        Raises
+        ------
+        EmptyPlaneError
+            If the plane has no finite pixel.
+        """
+        if self._window is None:
+            self._window = plane_window(self.plane, self.backbone.card.intensity)
+        return self._window
+
     def brightness(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Mean of the normalised channels ``(h, w)``, 0 to 1."""
         brightness: NDArray[np.float32] = (self._image(rows, cols).mean(axis=0) + 1) / 2
@@ -279,11 +294,9 @@ class PlaneFeatures:
 
     def _image(self, rows: slice, cols: slice) -> Image:
         """A window of the normalised image with the backbone's channels; outside the image it is mirrored."""
-        if self._window is None:
-            self._window = intensity_window(self.plane.sample(), self.backbone.card.intensity, joint=self.plane.rgb)
         sizes = (self.height, self.width)
         inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip((rows, cols), sizes, strict=True)]
-        image = fit_channels(normalise(self.plane.read(*inside), self._window), self.backbone.in_channels, name=self.plane.name)
+        image = fit_channels(normalise(self.plane.read(*inside), self.window), self.backbone.in_channels, name=self.plane.name)
         outside = [(i.start - s.start, s.stop - i.stop) for i, s in zip(inside, (rows, cols), strict=True)]
         padded: Image = np.pad(image, [(0, 0), *outside], mode="symmetric")
         return -padded if self.settings.inverted else padded

@@ -7,6 +7,7 @@ pixels only, and prediction never upsamples a feature (see `mdm_studio.nn.pixel_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -25,12 +26,14 @@ from mdm_studio.nn.pixel_mlp import (
     PixelMLPEnsemble,
     cells_read,
     hidden_sizes,
+    pieces,
     predict_pixels,
     predict_rows,
     taps,
 )
 
 _SAMPLE_BYTES = 32 << 20  # taps gathered at a time by `sample_features`
+_TALLY_BYTES = 48 << 20  # probabilities summed at a time by `predict_window`: a tile of 40 classes is one piece
 _FLAT = 1e-2  # a channel that varies less than this part of the median channel is not blown up to unit variance
 
 
@@ -662,8 +665,24 @@ def predict_window(
         if span.step not in (None, 1) or not 0 <= (span.start or 0) < (span.stop or 0) <= length:
             raise UsageError(f"the window {rows}, {cols} was given and the maps cover {size}; take one inside, not empty")
     rows, cols = slice(rows.start or 0, rows.stop), slice(cols.start or 0, cols.stop)
-    tally = _Tally(ensemble, rows, cols, count)
-    for chunk in predict_pixels(ensemble, maps, rows, cols, members=count):
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    wanted = math.ceil(4 * ensemble.n_classes * height * width / _TALLY_BYTES)
+    bands = list(pieces(rows, min(wanted, height)))
+    if len(bands) == 1:
+        return _counted(ensemble, maps, rows, cols, count)
+    labels = np.empty((height, width), np.int64)
+    probabilities = np.empty((ensemble.n_classes, height, width), np.float32)
+    uncertainty = np.empty((height, width), np.float32)
+    for band in bands:  # votes and the like of many classes take several times what is returned
+        at = slice(band.start - rows.start, band.stop - rows.start)
+        found = _counted(ensemble, maps, band, cols, count)
+        labels[at], probabilities[:, at], uncertainty[at] = found.labels, found.probabilities, found.uncertainty
+    return Prediction(labels, probabilities, uncertainty)
+
+
+def _counted(ensemble: PixelMLPEnsemble, maps: Sequence[FeatureMap], rows: slice, cols: slice, members: int) -> Prediction:
+    tally = _Tally(ensemble, rows, cols, members)
+    for chunk in predict_pixels(ensemble, maps, rows, cols, members=members):
         tally.add(chunk)
     return tally.prediction()
 
@@ -797,7 +816,10 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PixelMLPEnsemble:
             f"the weights hold {sorted(arrays)[:4]}... and not an ensemble's linear1.weight and linear3.weight (E, out, in); "
             "fit the classifier again"
         ) from error
-    ensemble = PixelMLPEnsemble(dims, n_classes, members=members, hidden=(first, second))
+    if 0 in (members, first, dims, n_classes, second):
+        raise ClassifierError(f"the weights are those of {members} members for {n_classes} classes; fit the classifier again")
+    with torch.device("meta"):  # sizes that do not fit one another must not take memory
+        ensemble = PixelMLPEnsemble(dims, n_classes, members=members, hidden=(first, second))
     wanted = {name: tuple(value.shape) for name, value in ensemble.state_dict().items()}
     have = {name: tuple(value.shape) for name, value in arrays.items()}
     if have != wanted:
@@ -809,5 +831,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PixelMLPEnsemble:
     tensors = {name: torch.tensor(np.asarray(value, dtype=np.float32)) for name, value in arrays.items()}
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise ClassifierError("the classifier's weights hold infinite values or NaN; fit it again")
-    ensemble.load_state_dict(tensors)
+    ensemble.load_state_dict(tensors, assign=True)
     return ensemble.eval()

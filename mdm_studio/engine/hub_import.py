@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mdm_studio.arrays import IntensityLaw
 from mdm_studio.engine.backbones import BackboneCard, find_backbone, free_folder
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.backbone_files import read_weights, write_backbone
 from mdm_studio.nn.denoiser import Denoiser, DenoiserConfig
 from mdm_studio.nn.hub import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, HubConfig, build_model, probed, transformers_module
@@ -105,6 +106,7 @@ def import_hub_model(
         "summary": f"{origin.source if origin.revision else Path(source).name}: a {family} of others, frozen, for any image",
         "training": {"source": origin.source, "revision": origin.revision, "licence": origin.licence},
     }
+    make_folder(folder.parent)
     write_backbone(folder, weights, card, _readme(name, family, origin))
     return folder
 

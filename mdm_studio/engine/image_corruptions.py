@@ -25,7 +25,7 @@ from PIL import Image as Picture
 from scipy import ndimage, signal
 from skimage import color
 
-from mdm_studio.arrays import Pixels, intensity_window
+from mdm_studio.arrays import Pixels, intensity_window, suits_float32
 from mdm_studio.engine import corruption_layers as layers
 from mdm_studio.errors import InputError, UsageError
 
@@ -376,7 +376,8 @@ def corrupt(image: Pixels, name: str, severity: int, generator: Generator, *, rg
     if reason := refusal(name, image.shape[0], rgb=rgb):
         raise InputError(f"{reason}; leave it out")
     low, high = _range(image, rgb)
-    values = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1)
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        values = np.clip((image.astype(low.dtype) - low) / (high - low), 0, 1).astype(np.float32, copy=False)
     if image.dtype.kind == "f":
         values = np.nan_to_num(values, nan=0.0)
     each = CORRUPTIONS[name]
@@ -393,10 +394,11 @@ def _one(name: str) -> Sequence[str]:
     return names
 
 
-def _range(image: Pixels, rgb: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Raw values, ``(C, 1, 1)`` each, that stand for black and white."""
+def _range(image: Pixels, rgb: bool) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Raw values, ``(C, 1, 1)`` each, that stand for black and white; float64 where float32 does not hold them."""
     if image.dtype == np.uint8:
         shape = (len(image), 1, 1)
         return np.zeros(shape, np.float32), np.full(shape, 255, np.float32)
     window = intensity_window(image, "percentile", joint=rgb)
-    return np.array(window.low, np.float32)[:, None, None], np.array(window.high, np.float32)[:, None, None]
+    dtype: type[np.floating[Any]] = np.float32 if suits_float32(window) else np.float64
+    return np.array(window.low, dtype)[:, None, None], np.array(window.high, dtype)[:, None, None]

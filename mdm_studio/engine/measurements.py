@@ -114,7 +114,8 @@ def _summed(objects: Objects, giants: NDArray[np.int64], plane: Plane) -> Genera
             sums[:, column] += np.bincount(which, weights, n)
         for c, values in enumerate(raw):
             squares[c, :, 0] += np.bincount(which, values, n)
-            squares[c, :, 1] += np.bincount(which, values**2, n)
+            with np.errstate(over="ignore"):  # of values beyond 1e154 the deviation is infinite
+                squares[c, :, 1] += np.bincount(which, values**2, n)
             np.minimum.at(lowest[c], which, values)
             np.maximum.at(highest[c], which, values)
         yield

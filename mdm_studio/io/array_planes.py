@@ -84,6 +84,8 @@ class ArrayImage:
         Whether the channels are red, green and blue, in this order.
     name, source : str, Path or None
         As given.
+    pixel_size, unit : (float, float) or None, str or None
+        Height and width of a pixel, where whoever made it knows.
 
     Raises
     ------
@@ -117,6 +119,8 @@ class ArrayImage:
         source: Path | None = None,
     ) -> None:
         self.name, self.source = name, source
+        self.pixel_size: tuple[float, float] | None = None
+        self.unit: str | None = None
         levels = _levels(array, name)
         shape = tuple(int(n) for n in levels[0].shape)
         self.dtype = _check(levels[0], shape, name)
@@ -136,7 +140,8 @@ class ArrayImage:
         self.planes = math.prod(self.stack_shape)
         self._axis, self.chosen, self.available = axis, chosen, available
         self._levels = [levels[0], *(level for level in levels[1:] if self._is_smaller(level, shape))]
-        self._token: str | None = None
+        # of a file now: what is noted later may be that of another one, with whose name features would be kept
+        self._token = _facts(source) if source is not None and source.is_file() else None
         self._lock = threading.Lock()
 
     def reading(self, channels: tuple[int, ...]) -> ArrayImage:
@@ -149,7 +154,9 @@ class ArrayImage:
         """
         rgb = self._colours
         axis = None if rgb else self._axis
-        return ArrayImage(self._levels, rgb=rgb, channel_axis=axis, channels=channels, name=self.name, source=self.source)
+        other = ArrayImage(self._levels, rgb=rgb, channel_axis=axis, channels=channels, name=self.name, source=self.source)
+        other.pixel_size, other.unit = self.pixel_size, self.unit
+        return other
 
     def plane(self, index: tuple[int, ...] = ()) -> Plane:
         """The plane at a position of the stack.
@@ -196,6 +203,14 @@ class ArrayImage:
             if self._token is None:
                 self._token = _facts(self.source) or f"token {secrets.token_hex(16)}"
             return self._token
+
+    def changed(self) -> bool:
+        """Whether the file that pixels are still read from was written to since it was opened; of a folder nobody looks."""
+        array = self._levels[0]
+        held = isinstance(array, np.ndarray) and not isinstance(array, np.memmap)
+        if held or self.source is None or self._token is None or self._token.startswith("folder"):  # a walk for every tile
+            return False
+        return _facts(self.source) not in (None, self._token)
 
     def in_memory(self) -> bool:
         """Whether a digest of all pixels of a plane is cheap."""
@@ -244,6 +259,7 @@ class _LayerPlane(BasePlane):
         name = f"{image.name}[{','.join(map(str, index))}]" if index else image.name
         super().__init__((image.channels, image.height, image.width), image.dtype, rgb=image.rgb, name=name)
         self._image, self._index = image, index
+        self.pixel_size, self.unit = image.pixel_size, image.unit
 
     def _region(self, rows: slice, cols: slice) -> Pixels:
         return self._image.region(self._index, rows, cols)
@@ -267,6 +283,10 @@ class _LayerPlane(BasePlane):
         for block in self._probes():
             digest.update(np.ascontiguousarray(block, little).data)
         return digest.hexdigest()
+
+    def changed(self) -> bool:
+        """See `Plane` and `ArrayImage.changed`."""
+        return self._image.changed()
 
     def _probes(self) -> list[Pixels]:
         """Evenly spread pixels of the full resolution, few enough to be read quickly."""

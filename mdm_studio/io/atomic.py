@@ -2,6 +2,9 @@
 
 A reader (or a run that is resumed after a power cut) never meets half a file under its final name. The unfinished file
 is hidden (its name starts with a dot), so that a folder scan does not take it for an image.
+
+Nothing here makes the folder of a file: a folder that was there and is not any more was moved, or its drive is gone, and
+whoever made a new one in its place would hide that. Who owns a folder makes it once, by `make_folder`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import errno
 import functools
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,9 @@ from typing import Any
 from mdm_studio.errors import OutputError
 from mdm_studio.io.leftovers import SET_ASIDE_SUFFIX, UNFINISHED_SUFFIX, remove, remove_leftovers, unfinished_name
 
-__all__ = ["UNFINISHED_SUFFIX", "output_error", "replacing", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "UNFINISHED_SUFFIX", "make_folder", "output_error", "replacing", "write_bytes", "write_json", "write_text",
+]  # fmt: skip
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -40,6 +46,35 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path}: {reason}")
 
 
+def make_folder(path: str | Path, *, within: str | Path | None = None) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+    within : str or Path, optional
+        A folder above `path` that must be there: one that has gone is not made anew.
+
+    Raises
+    ------
+    OutputError
+        If the operating system refuses, `within` is gone, or a file is in the way.
+    """
+    path = Path(path)
+    try:
+        if within is None:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        within = Path(within)
+        _check_there(within)
+        for part in path.relative_to(within).parts:
+            within = within / part
+            within.mkdir(exist_ok=True)  # one step only, so that what has gone meanwhile stays gone
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file or a folder to; it takes the name `path` when the block ends well.
@@ -47,7 +82,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : str or Path
-        The final name. Missing parent folders are made; an existing file or folder of that name is replaced.
+        The final name. Its folder must be there, see `make_folder`; a file or folder of that name is replaced.
 
     Yields
     ------
@@ -69,7 +104,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _tidy(path.parent)
     unfinished = path.with_name(unfinished_name(path.name))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_there(path.parent)
         yield unfinished
         _flush(unfinished)
         _move(unfinished, path)
@@ -92,13 +127,24 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 with plain line feeds to `path`, whole or not at all (see `replacing`)."""
-    write_bytes(path, text.encode())
+    r"""Write `text` as UTF-8 with plain line feeds to `path`, whole or not at all (see `replacing`).
+
+    Bytes of file names that are no text, which Python keeps as lone surrogates, are written as ``\\udce9``.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, obj: Any) -> None:
-    """Write `obj` as indented JSON to `path`, whole or not at all (see `replacing`)."""
+    """Write `obj` as indented JSON to `path`, whole or not at all (see `replacing`).
+
+    File names that are no text come back exactly (see `write_text`): JSON reads what stands for them as it was.
+    """
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def _check_there(folder: Path) -> None:
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def _flush(path: Path) -> None:

@@ -62,7 +62,7 @@ def write_backbone(folder: Path, tensors: Mapping[str, Any], card: Mapping[str, 
         Model card in Markdown.
     """
     with replacing(folder) as unfinished:
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir()
         write_checkpoint(unfinished / WEIGHTS, tensors, {})
         write_json(unfinished / CARD, {"format": FORMAT, **card, "digest": file_digest(unfinished / WEIGHTS)})
         write_text(unfinished / README, readme)

@@ -11,8 +11,11 @@ from pathlib import Path
 from mdm_studio.errors import LabelsError
 from mdm_studio.io.atomic import write_text
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.json_files import read_small_file
 from mdm_studio.io.labels import MAX_CLASSES
 from mdm_studio.io.masks import class_palette
+from mdm_studio.io.names import of_cell
+from mdm_studio.io.tables import csv_line
 
 COLUMNS = ("value", "name", "color")
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write semicolons where the comma is the decimal point
@@ -20,7 +23,7 @@ _EXAMPLE = "for example 1,nucleus,#e69f00"
 
 
 def write_class_table(path: str | Path, classes: Sequence[LabelClass]) -> None:
-    """Write classes, whole or not at all; UTF-8, commas, a header line.
+    """Write classes, whole or not at all; UTF-8, commas, a header line, names as `mdm_studio.io.names.as_cell` has them.
 
     Raises
     ------
@@ -29,11 +32,8 @@ def write_class_table(path: str | Path, classes: Sequence[LabelClass]) -> None:
     OutputError
         If it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((each.value, each.name, each.color) for each in _checked(classes, Path(path)))
-    write_text(path, text.getvalue())
+    rows = [(each.value, each.name, each.color) for each in _checked(classes, Path(path))]
+    write_text(path, "".join(map(csv_line, [COLUMNS, *rows])))
 
 
 def read_class_table(path: str | Path) -> tuple[LabelClass, ...]:
@@ -59,12 +59,15 @@ def read_class_table(path: str | Path) -> tuple[LabelClass, ...]:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8-sig")
+        data = read_small_file(path)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or error
         raise LabelsError(f"cannot read the class table {path}: {reason}; check the name and the drive") from error
     except UnicodeDecodeError as error:
         raise LabelsError(f"the class table {path} is not UTF-8 text: save it as 'CSV UTF-8'") from error
+    except ValueError as error:
+        raise LabelsError(f"cannot read the class table {path}: {error}; check the name") from error
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -87,7 +90,7 @@ def _parsed(row: Mapping[str, str], where: str) -> LabelClass:
         raise LabelsError(f"{where}: the value {value!r} is no whole number from 1 to {MAX_CLASSES}, {_EXAMPLE}")
     number = int(value)
     color = row.get("color", "").strip() or class_palette(MAX_CLASSES).get(number, "")
-    return LabelClass(number, row.get("name", ""), color)
+    return LabelClass(number, of_cell(row.get("name", "").strip()), color)
 
 
 def _checked(classes: Sequence[LabelClass], path: Path) -> tuple[LabelClass, ...]:

@@ -18,6 +18,8 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import threading
@@ -32,16 +34,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import CacheError, OutputError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
+from mdm_studio.io.json_files import read_json
+from mdm_studio.io.names import one_line
 
 if TYPE_CHECKING:  # zarr is imported by whoever reads or writes first: a window that opens does not wait for it
     import zarr
+
+_logger = logging.getLogger(__name__)
 
 _VERSION = "v1"
 _ENTRY = "entry.json"
 _PARTIAL = ".partial"  # what zarr calls a file it is writing
 _STALE_SECONDS = 3600  # an unfinished file of this age belongs to a process that is gone
 _UNDECODABLE = (ValueError, RuntimeError, KeyError)  # what zarr, its codecs and JSON raise for damaged bytes
+_PAUSE_SECONDS = 300  # until a cache that could not be written is tried again
 _LOW_WATER = 0.9  # eviction frees a tenth of the budget, so that it does not run at every tile
 
 
@@ -145,20 +152,44 @@ class FeatureCache:
         Its folder; made when something is written.
     max_bytes : int, optional
         Size budget: the least recently used entries are removed when it is passed, except those in use by this process.
+    optional : bool
+        Do without where the folder cannot be read or written, which only costs time: that is said once, as a warning of this
+        module's logger, and tried again after a while. Otherwise it is a `CacheError`.
 
     Raises
     ------
     CacheError
-        If `root` is a file.
+        If `root` is a file, and the cache is not optional.
     """
 
-    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
-        if root.exists() and not root.is_dir():
-            raise CacheError(f"the cache {root} is a file and a folder is wanted; choose another --cache")
-        self.root, self.max_bytes = root, max_bytes
+    def __init__(self, root: Path, max_bytes: int | None = None, *, optional: bool = False) -> None:
+        self.root, self.max_bytes, self.optional = root, max_bytes, optional
+        self._pausing_until = -math.inf  # on time.monotonic
+        self._told = False
+        if os.path.exists(root) and not root.is_dir():
+            with self.forgiving():
+                raise CacheError(f"the cache {root} is a file and a folder is wanted; choose another --cache")
         self._lock = threading.Lock()
         self._bytes: int | None = None  # estimate of what is on disk; None until something is written
         self._in_use: weakref.WeakValueDictionary[str, CacheEntry] = weakref.WeakValueDictionary()
+
+    @property
+    def pausing(self) -> bool:
+        """Whether nothing is written for a while, because it could not be."""
+        return time.monotonic() < self._pausing_until
+
+    @contextlib.contextmanager
+    def forgiving(self) -> Iterator[None]:
+        """Do without the cache when it refuses, if it is optional."""
+        try:
+            yield
+        except CacheError as error:
+            if not self.optional:
+                raise
+            self._pausing_until = time.monotonic() + _PAUSE_SECONDS
+            if not self._told:
+                self._told = True
+                _logger.warning("%s", one_line(f"{error}. Features are computed anew where they are needed."))
 
     def entry(self, key: EntryKey) -> CacheEntry:
         """The entry of `key`, marked as used now; it is safe from eviction as long as somebody holds it."""
@@ -256,12 +287,17 @@ class CacheEntry:
 
     def has(self, spec: MapSpec, row: int, col: int) -> bool:
         """Whether a tile is there (whole or not)."""
-        return self._chunk(spec, row, col).exists()
+        return os.path.exists(self._chunk(spec, row, col))
 
     def read_tile(self, spec: MapSpec, row: int, col: int, shape: tuple[int, int]) -> NDArray[np.float16] | None:
         """A tile's cells ``(C, *shape)`` float16; None if it is missing or damaged (a damaged one is deleted)."""
+        with self._cache.forgiving():
+            return self._read_tile(spec, row, col, shape)
+        return None
+
+    def _read_tile(self, spec: MapSpec, row: int, col: int, shape: tuple[int, int]) -> NDArray[np.float16] | None:
         chunk = self._chunk(spec, row, col)
-        if not chunk.exists():
+        if not os.path.exists(chunk):
             return None
         import zarr
 
@@ -285,8 +321,13 @@ class CacheEntry:
         Raises
         ------
         CacheError
-            If the disk is full or the folder may not be written.
+            If the disk is full or the folder may not be written, and the cache is not optional.
         """
+        if not self._cache.pausing:
+            with self._cache.forgiving():
+                self._write_tile(spec, row, col, values)
+
+    def _write_tile(self, spec: MapSpec, row: int, col: int, values: NDArray[np.float16]) -> None:
         height, width = self._key.cells(spec.stride)
         if values.shape[0] != spec.channels or values.shape[1] > height or values.shape[2] > width:
             raise ValueError(f"a tile of shape {values.shape} does not fit into ({spec.channels}, {height}, {width})")
@@ -297,8 +338,9 @@ class CacheEntry:
             self._array(spec)[:, rows, cols] = whole
             with self._lock:
                 if not (self._folder / _ENTRY).exists():
+                    make_folder(self._folder)  # somebody may have removed the cache: it begins anew
                     write_json(self._folder / _ENTRY, {"key": asdict(self._key), "names": self._names})
-        self._cache.wrote(whole.nbytes)
+            self._cache.wrote(whole.nbytes)
 
     def _spans(self, spec: MapSpec, row: int, col: int) -> tuple[slice, slice]:
         height, width = self._key.cells(spec.stride)
@@ -338,17 +380,20 @@ class CacheEntry:
         )
 
 
+@dataclass(frozen=True)
+class _Described:
+    names: dict[str, str]
+
+
 def _describe(folder: Path) -> EntryInfo | None:
     """Facts about an entry; None if it is just being removed. One whose file is damaged has no names and counts as old."""
-    names, last_used = {}, 0.0
-    try:
-        names = json.loads((folder / _ENTRY).read_text())["names"]
+    names, last_used = dict[str, str](), 0.0
+    with contextlib.suppress(OSError, ValueError):
+        names = read_json(folder / _ENTRY, _Described).names
         last_used = (folder / _ENTRY).stat().st_mtime
-    except (FileNotFoundError, *_UNDECODABLE):
-        pass
     try:
         sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-    except FileNotFoundError:
+    except OSError:
         return None
     tiles = sum(1 for _ in folder.glob("*/c/*/*/*"))
     maps = sum(1 for _ in folder.glob("*/zarr.json"))
@@ -395,4 +440,4 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from mdm_studio.errors import ProjectError
+from mdm_studio.errors import FolderLostError, ProjectError
 from mdm_studio.io.atomic import output_error
 
 LOCK_FILE = ".lock"
@@ -53,12 +53,10 @@ class FolderLock:
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._open()
+            self._folder = os.stat(folder)
+            self._sign()
         except OSError as error:
             raise output_error(folder, error) from error
-        with contextlib.suppress(OSError):  # a full disk: the folder is held all the same
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.ftruncate(self._file, 0)
-            os.write(self._file, _holder_line())
 
     def hand_down(self) -> int | None:
         """File descriptor for a child process, which holds the folder from its first moment; None where there is none to give.
@@ -77,7 +75,8 @@ class FolderLock:
         """Let others in; a second call does nothing."""
         if self._file >= 0:
             with contextlib.suppress(OSError):  # Windows removes no open file; it stays then, and nobody holds it
-                self._path.unlink()
+                if self.holds(self._path.parent):  # and not the lock of what is in its place now
+                    self._path.unlink()
             os.close(self._file)
             self._file = -1
 
@@ -91,6 +90,56 @@ class FolderLock:
         except OSError:
             return False
         return ours
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is the one that is held, whatever its name was."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), os.stat(folder / LOCK_FILE))
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Make sure that the folder is still there and the one that was locked; a lock file that was removed is made anew.
+
+        Raises
+        ------
+        FolderLostError
+            If the folder was moved, removed or replaced, its drive is gone, or another process has taken it meanwhile.
+        """
+        folder = self._path.parent
+        if self.holds(folder):
+            return
+        try:
+            same = os.path.samestat(os.stat(folder), self._folder)
+        except OSError as error:
+            raise FolderLostError(f"{folder} was moved or removed, or its drive is gone") from error
+        if not same:
+            raise FolderLostError(f"{folder} is not the folder any more that was opened: another one is in its place")
+        try:
+            file = self._open()
+        except (OSError, ProjectError) as error:
+            raise FolderLostError(str(error)) from error
+        os.close(self._file)
+        self._file = file
+        self._sign()
+
+    def place(self) -> Path | None:
+        """Where the folder is now that was locked, if the system tells; it does on Linux and macOS."""
+        try:
+            folder = Path(_name_of(self._file)).parent
+        except OSError:
+            return None
+        return folder if self.holds(folder) else None
+
+    def follow(self, folder: Path) -> None:
+        """Take over a new name of the folder, for which `holds` is true."""
+        self._path, self._folder = folder / LOCK_FILE, os.stat(folder)
+
+    def _sign(self) -> None:
+        with contextlib.suppress(OSError):  # it is for people: a full disk has no room for it
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode(errors="replace"))
 
     def _open(self) -> int:
         """A file descriptor that holds the lock."""
@@ -148,8 +197,11 @@ def lock_state(folder: Path) -> Literal["free", "held", "unknown"]:
     return "free"
 
 
-def _holder_line() -> bytes:
-    return f"{os.getpid()} {platform.node()}\n".encode(errors="replace")
+def _name_of(file: int) -> str:
+    """Present name of an open file; OSError where the system does not tell."""
+    if sys.platform == "darwin":
+        return os.fsdecode(fcntl.fcntl(file, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.readlink(f"/proc/self/fd/{file}")
 
 
 if sys.platform == "win32":

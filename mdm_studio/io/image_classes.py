@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from mdm_studio.errors import LabelsError
 from mdm_studio.io.images import image_name
+from mdm_studio.io.json_files import read_small_file
+from mdm_studio.io.names import as_text, of_cell
 
 _NAMED = 5  # images that an error names
 
@@ -51,17 +54,18 @@ def read_image_classes(
         if column not in columns:
             there = ", ".join(columns) or "nothing"
             raise LabelsError(f"{path} has no column {column!r} but {there}; name its columns image,label[,group] or say which")
-    by_name = {name: file for file in images for name in (image_name(file), file.name)}
+    by_name = {as_text(name): file for file in images for name in (image_name(file), file.name)}
     found: dict[Path, ImageClass] = {}
     unknown: list[str] = []
     for row in rows:
         name, value = PureWindowsPath((row[image] or "").strip()).name, (row[label] or "").strip()  # takes either slash
         if not value:
             continue
+        name = name if name in by_name else of_cell(name)
         if name not in by_name:
             unknown.append(name)
             continue
-        said = ImageClass(value, (row[group] or "").strip() if group else "")
+        said = ImageClass(of_cell(value), (row[group] or "").strip() if group else "")
         if found.setdefault(by_name[name], said) != said:
             raise LabelsError(f"{path} says two things about {name}: {found[by_name[name]]} and {said}; keep one of the rows")
     if unknown:
@@ -76,13 +80,13 @@ def read_image_classes(
 def _read(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
     """Columns and rows of a CSV file."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin UTF-8 with a mark
-            reader = csv.DictReader(file, restkey="")
-            rows = list(reader)
-            return [name.strip() for name in reader.fieldnames or ()], [
-                {name.strip(): value for name, value in row.items() if isinstance(name, str) and name} for row in rows
-            ]
+        text = read_small_file(path).decode("utf-8-sig")  # spreadsheets begin UTF-8 with a mark
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
+        rows = list(reader)
+        return [name.strip() for name in reader.fieldnames or ()], [
+            {name.strip(): value for name, value in row.items() if isinstance(name, str) and name} for row in rows
+        ]
     except FileNotFoundError as error:
         raise LabelsError(f"there is no table {path}; write one with the columns image,label[,group]") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise LabelsError(f"{path} cannot be read as a CSV file ({error}); save it as CSV (UTF-8, commas)") from error

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.images import ImageFile, decoding, image_name, open_image
+from mdm_studio.io.images.ome_zarr import open_zarr_levels
+from mdm_studio.io.images.zarr_groups import is_zarr
 
 WHOLE = 1 << 26
 """Bytes of an image that are read at once, and stay in memory as long as it is open."""
@@ -41,6 +43,8 @@ class ImageLevels:
         Which axis is channels.
     pixel_size, unit : (float, float), str
         Height and width of a pixel; 1 and an empty unit if the file does not say.
+    remarks : tuple of str
+        What should be known of the file: parts that are left out, see `ImageFile`.
     """
 
     path: Path
@@ -50,11 +54,13 @@ class ImageLevels:
     channel_axis: int | None
     pixel_size: tuple[float, float]
     unit: str
+    remarks: tuple[str, ...] = ()
     _file: ImageFile | None = field(default=None, repr=False)
 
     def as_image(self, channels: tuple[int, ...] = ()) -> ArrayImage:
         """As planes of raw pixels; ChannelsError if there are no such channels. None are the usual ones."""
         image = ArrayImage(self.levels, rgb=self.rgb, channel_axis=self.channel_axis, name=self.name, source=self.path)
+        image.pixel_size, image.unit = (self.pixel_size, self.unit) if self.unit else (None, None)
         return image.reading(channels or usual_channels(image.available))
 
     @property
@@ -84,12 +90,13 @@ def open_levels(path: Path) -> ImageLevels:
         if int(np.prod(shape, dtype=np.int64)) * image.dtype.itemsize <= WHOLE:
             array = _shown(_Lazy(image)[tuple(slice(None) for _ in shape)], image)
             image.close()
-            return ImageLevels(path, image.name, [array], image.rgb, _channel_axis(image), size, unit)
-        if path.suffix.lower() == ".zarr" and not image.rgb:
+            return ImageLevels(path, image.name, [array], image.rgb, _channel_axis(image), size, unit, image.remarks)
+        if is_zarr(path) and not image.rgb:
             levels, axis = _zarr_levels(path)
             image.close()
-            return ImageLevels(path, image.name, levels, rgb=False, channel_axis=axis, pixel_size=size, unit=unit)
-        return ImageLevels(path, image.name, _lazy_levels(image), image.rgb, _channel_axis(image), size, unit, image)
+            return ImageLevels(path, image.name, levels, False, axis, size, unit, image.remarks)
+        axis = _channel_axis(image)
+        return ImageLevels(path, image.name, _lazy_levels(image), image.rgb, axis, size, unit, image.remarks, image)
     except BaseException:
         image.close()
         raise
@@ -164,22 +171,9 @@ def _coarse(lazy: _Lazy) -> list[NDArray[Any]]:
 
 def _zarr_levels(path: Path) -> tuple[list[Any], int | None]:
     """Arrays of an OME-Zarr's levels, and which axis is channels."""
-    import zarr
-
     with decoding(path):
-        group: Any = zarr.open_group(path, mode="r")
-        if "multiscales" not in _metadata(group) and "0" in group:  # the layout of bioformats2raw
-            group = group["0"]
-        multiscale = _metadata(group)["multiscales"][0]
-        levels = [group[dataset["path"]] for dataset in multiscale["datasets"]]
-        axes = multiscale.get("axes") or list("tczyx"[-levels[0].ndim :])
-        names = "".join((axis if isinstance(axis, str) else axis["name"])[:1].lower() for axis in axes)
-    return levels, names.index("c") if "c" in names else None
-
-
-def _metadata(group: Any) -> dict[str, Any]:
-    attributes = group.attrs.asdict()
-    return dict(attributes.get("ome", attributes))  # 0.5 keeps under "ome" what was at the top before
+        levels = open_zarr_levels(path)
+    return levels.arrays, levels.axes.index("C") if "C" in levels.axes else None
 
 
 def level_for(path: Path, wanted: int) -> ImageLevels | None:
@@ -187,7 +181,7 @@ def level_for(path: Path, wanted: int) -> ImageLevels | None:
 
     For those who need no more: a thumbnail of a slide is then read within milliseconds.
     """
-    if path.suffix.lower() != ".zarr":
+    if not is_zarr(path):
         return None
     levels, axis = _zarr_levels(path)
     enough = [level for level in levels if level.shape[-1] * level.shape[-2] >= wanted]

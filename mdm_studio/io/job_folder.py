@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, Required, TypedDict
 from msgspec import Meta
 
 from mdm_studio.errors import JobError, OutputError
-from mdm_studio.io.atomic import output_error, replacing, write_json
+from mdm_studio.io.atomic import make_folder, output_error, replacing, write_json
 from mdm_studio.io.json_files import check_value, parse_json, read_json
 from mdm_studio.io.leftovers import remove_leftovers
 
@@ -124,6 +124,7 @@ class JobFolder:
             raise JobError(f"{self.root} already holds a job; add --resume to go on with it, or choose another --out")
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise JobError(f"{self.root} is not an empty folder; choose another --out")
+        make_folder(self.root)
         write_json(self.job, dict(settings))
 
     def settings(self) -> dict[str, Any]:

@@ -72,9 +72,14 @@ def read_json(path: Path, model: type[Model], *, max_bytes: int = MAX_JSON_BYTES
     ValueError
         If it is no regular file, larger than `max_bytes`, or does not fit.
     """
+    return parse_json(read_small_file(path, max_bytes), model)
+
+
+def read_small_file(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Content of a file that is read whole; OSError and ValueError as of `read_json`."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise ValueError("it is no regular file")  # a named pipe would be waited for for ever
     if facts.st_size > max_bytes:
         raise ValueError(f"it has {facts.st_size} bytes and at most {max_bytes} are expected")
-    return parse_json(path.read_bytes(), model)
+    return path.read_bytes()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.errors import ProjectError
-from mdm_studio.io.atomic import output_error, write_text
+from mdm_studio.errors import FolderLostError, ProjectError
+from mdm_studio.io.atomic import make_folder, output_error, write_text
 from mdm_studio.io.classifier_file import LabelClass
 
 if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
@@ -37,13 +38,14 @@ CHUNK = 512
 LEVEL = "0"
 """Name of the array within the group."""
 SUFFIX = ".ome.zarr"
+_ZARR = "zarr.json"
 
 # Stack axes by their number: OME-Zarr knows these letters alone. A viewer's array does not say what its axes are.
 _AXES = ("", "z", "tz", "tcz")
 _KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 # what zarr, its codecs and JSON raise for damaged bytes
-_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 _Place = tuple[int | slice, ...]
 
 
@@ -79,6 +81,8 @@ class StoredLabels:
         The ``.ome.zarr`` folder; made with the first chunk.
     stack_shape, shape : tuple of int, (int, int)
         Lengths of the image's stack axes, and the height and width of a plane.
+    within : Path, optional
+        A folder above that must be there when `folder` is made: the project's. Without it whatever is missing is made.
 
     Attributes
     ----------
@@ -91,17 +95,32 @@ class StoredLabels:
         If the folder holds labels of another shape, or cannot be read.
     """
 
-    def __init__(self, folder: Path, stack_shape: tuple[int, ...], shape: tuple[int, int]) -> None:
-        self.folder, self.stack_shape, self.shape = folder, tuple(stack_shape), (shape[0], shape[1])
+    def __init__(
+        self, folder: Path, stack_shape: tuple[int, ...], shape: tuple[int, int], *, within: Path | None = None
+    ) -> None:
+        self.stack_shape, self.shape = tuple(stack_shape), (shape[0], shape[1])
         self.damaged: list[str] = []
+        self._spoilt: set[Path] = set()  # files that could not be read
         self._lock = threading.RLock()
-        self._array: zarr.Array[Any] | None = None
         self._about = label_image(folder.name.removesuffix(SUFFIX), (), self.stack_shape)
-        self._told = ""  # what is on disk, as far as is known
-        if (folder / LEVEL).exists():
-            self._array = self._open()
-        for partial in folder.rglob("*.partial"):  # a process was killed while it wrote
-            partial.unlink(missing_ok=True)
+        self.relocate(folder, within)
+
+    def relocate(self, folder: Path, within: Path | None) -> None:
+        """Go on in another folder, where it was moved or is still to be made; see the parameters of the class.
+
+        Raises
+        ------
+        ProjectError
+            If it holds labels of another shape, or cannot be read.
+        """
+        with self._lock:
+            self.folder, self._within = folder, within
+            self._array: zarr.Array[Any] | None = None
+            self._told = ""  # what is on disk, as far as is known
+            if (folder / LEVEL).exists():
+                self._array = self._open()
+            for partial in folder.rglob("*.partial"):  # a process was killed while it wrote
+                partial.unlink(missing_ok=True)
 
     def describe(self, text: str) -> None:
         """Say what the labels mean: a text that `label_image` made. It is written with the first chunk, or now.
@@ -132,8 +151,14 @@ class StoredLabels:
         ------
         ValueError
             If `block` is not uint8, it and the region differ in size, or there is no such plane.
+        FolderLostError
+            If the labels that were here have gone.
         OutputError
             If the system refuses (disk full, read-only folder, ...). Chunks written before stay written.
+
+        Notes
+        -----
+        A chunk that was found damaged is kept beside the new one under a name that ends in ``.damaged``.
         """
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), cols.indices(self.shape[1])
         self._check(index)
@@ -150,6 +175,8 @@ class StoredLabels:
                     part = whole
                 place: _Place = (*index, y, x)
                 try:
+                    self._check_there()
+                    self._keep_damaged(self._chunk(index, y, x))
                     self._writable()[place] = np.ascontiguousarray(part)
                 except OSError as error:
                     raise output_error(self._chunk(index, y, x), error) from error
@@ -187,25 +214,38 @@ class StoredLabels:
         path = self._chunk(index, y, x)
         place: _Place = (*index, y, x)
         with self._lock:
-            if self._array is None or not path.exists():
+            if self._array is None or not path.is_file():
                 return None
             try:
                 return np.asarray(self._array[place], np.uint8)
             except OSError as error:
                 if error.errno != errno.EIO:  # a bad sector spoils this chunk alone
                     raise ProjectError(f"cannot read the labels {path} ({error}); check the drive") from error
-                self._note(f"{path} cannot be read ({error})")
+                self._note(path, f"cannot be read ({error})")
             except _UNDECODABLE as error:
-                self._note(f"{path} is damaged ({error})")
+                self._note(path, f"is damaged ({error})")
         return None
 
-    def _note(self, what: str) -> None:
-        if what not in self.damaged:
-            self.damaged.append(what)
+    def _note(self, path: Path, what: str) -> None:
+        self._spoilt.add(path)
+        text = f"{path} {what}"
+        if text not in self.damaged:
+            self.damaged.append(text)
+
+    def _keep_damaged(self, path: Path) -> None:
+        """Put a file that could not be read beside what is to take its name: somebody may know how to mend it."""
+        if path in self._spoilt or (path.exists() and not path.is_file()):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(_free_name(path))
+            self._spoilt.discard(path)
+
+    def _check_there(self) -> None:
+        if self._array is not None and not (self.folder / LEVEL / _ZARR).exists():
+            raise FolderLostError(f"the strokes {self.folder} were moved or removed while they were open")
 
     def _write_about(self) -> None:
         if self._told != self._about:
-            path = self.folder / "zarr.json"
+            path = self.folder / _ZARR
             with contextlib.suppress(OSError, ValueError):
                 self._told = path.read_text("utf-8")
             if self._told != self._about:
@@ -223,18 +263,21 @@ class StoredLabels:
         """The array on disk; its description is written anew if it is damaged, and the chunks stay."""
         import zarr
 
-        path = self.folder / LEVEL / "zarr.json"
+        from mdm_studio.io.zarr_store import FolderStore
+
+        path = self.folder / LEVEL / _ZARR
         if not path.exists():
             return self._writable()
         try:
-            array = zarr.open_array(self.folder / LEVEL, mode="r+")
+            if not path.is_file():
+                raise ValueError("it is no regular file")  # a named pipe would be waited for for ever
+            array = zarr.open_array(FolderStore(self.folder / LEVEL, durable=True), mode="r+")
+        except _UNDECODABLE as error:
+            self._note(path, f"is damaged ({' '.join(str(error).split())}) and was written anew")
+            self._keep_damaged(path)
+            return self._writable()
         except OSError as error:
             raise ProjectError(f"cannot read the labels {path} ({error}); check the drive") from error
-        except _UNDECODABLE as error:
-            self._note(f"{path} is damaged ({error}) and was written anew")
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            return self._writable()
         wanted = (*self.stack_shape, *self.shape)
         if array.shape != wanted or array.chunks != self._chunks or array.dtype != np.uint8:
             raise ProjectError(
@@ -251,11 +294,14 @@ class StoredLabels:
         import zarr
         from zarr.codecs import ZstdCodec
 
+        from mdm_studio.io.zarr_store import FolderStore
+
         if self._array is None:
+            make_folder(self.folder / LEVEL, within=self._within)
             try:
                 self._write_about()
                 self._array = zarr.create_array(
-                    self.folder / LEVEL,
+                    FolderStore(self.folder / LEVEL, durable=True),
                     shape=(*self.stack_shape, *self.shape),
                     chunks=self._chunks,
                     dtype="uint8",
@@ -314,6 +360,12 @@ def _axes(stack: int) -> tuple[str, ...]:
 
 def _named(name: str, value: str | None) -> dict[str, str]:
     return {name: value} if value else {}
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside `path` for what was found damaged there."""
+    names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(free for name in names if not (free := path.with_name(f"{path.name}.damaged{name}")).exists())
 
 
 def _overlap(chunk: slice, start: int, stop: int) -> slice:

@@ -1,7 +1,7 @@
 """Label maps: which file belongs to which image, and which pixels carry which class.
 
-A label map is an image of any readable format with one whole number a pixel. Of a palette PNG the indices count, not the
-colours; three equal channels count as one. With ``unlabelled=0`` a pixel of value 0 says nothing; with ``unlabelled=None``
+A label map is an image of any readable lossless format with one whole number a pixel. Of a palette PNG the indices count, not
+the colours; three equal channels count as one. With ``unlabelled=0`` a pixel of value 0 says nothing; with ``unlabelled=None``
 every pixel is labelled and 0 is a class like the others (dense masks).
 """
 
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from mdm_studio.arrays import LabelMap, Pixels
 from mdm_studio.errors import LabelsError, NoImagesError
-from mdm_studio.io.images import find_images, image_name, open_image
+from mdm_studio.io.images import ImageFile, Plane, find_images, image_name, open_image
+from mdm_studio.io.lossy import lossy_format
 
+MANY_CLASSES = 50
+"""More classes than this are hardly ever painted: a picture that was taken for a label map has as many values."""
 MAX_CLASSES = 255  # far above any set of painted classes, below the number of objects in a crowded instance mask
 
 _LARGEST = np.iinfo(np.uint16).max
 _WANTED = f"whole numbers from 0 to {_LARGEST} are wanted"
-_LOSSY = (".jpg", ".jpeg")
+_ROWS = 64  # compared with the image at a time; nearly always the first ones tell
 _BAND_PIXELS = 1 << 24  # pixels looked at together, so that a large map needs no temporary arrays of its own size
 
 
@@ -66,6 +69,44 @@ def find_labels(images: Sequence[Path], folder: str | Path) -> dict[Path, Path]:
     return found
 
 
+def read_labels_of(path: str | Path, image: ImageFile, plane: int = 0) -> LabelMap:
+    """`read_labels` of an open image.
+
+    Raises
+    ------
+    LabelsError
+        As `read_labels`; also if the image was given as its own label map: the same file, or the same pixels.
+    """
+    if same_file(Path(path), image.path):
+        raise LabelsError(f"{path} is the image itself and not its label map: name the folder that holds the label maps")
+    labels = read_labels(path, (image.height, image.width), plane)
+    if _is_picture(labels, image.plane(plane)):
+        raise LabelsError(
+            f"the label map {path} has the very pixels of the image {image.path}: it is a copy of the image; replace it by a "
+            "map with the values 1, 2, ... of the classes"
+        )
+    return labels
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by a link perhaps."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _is_picture(labels: LabelMap, plane: Plane) -> bool:
+    """Whether a label map is equal to a grey image, or to a colour picture that is grey; one value alone says nothing."""
+    if len(labels) == 0 or (labels == labels.flat[0]).all():
+        return False
+    for top in range(0, len(labels), _ROWS):
+        band = plane.read(slice(top, top + _ROWS), slice(None))
+        if not all(np.array_equal(channel, labels[top : top + _ROWS]) for channel in band):
+            return False
+    return True
+
+
 def read_labels(path: str | Path, shape: tuple[int, int], plane: int = 0) -> LabelMap:
     """Read a label map.
 
@@ -91,8 +132,11 @@ def read_labels(path: str | Path, shape: tuple[int, int], plane: int = 0) -> Lab
         If it cannot be decoded.
     """
     path = Path(path)
-    if path.suffix.lower() in _LOSSY:
-        raise LabelsError(f"{path} is a JPEG, which changes the values it stores: save the label map as PNG or TIFF")
+    if lossy := lossy_format(path):
+        raise LabelsError(
+            f"the label map {path} is stored as {lossy}, which changes the values it stores, whatever its name says: write it "
+            "anew from where it was made, as PNG or TIFF"
+        )
     with open_image(path, values=True) as file:
         if (file.height, file.width) != tuple(shape):
             raise LabelsError(
@@ -106,7 +150,8 @@ def read_labels(path: str | Path, shape: tuple[int, int], plane: int = 0) -> Lab
         pixels = file.plane(plane).read(slice(None), slice(None))
     if len(pixels) != 1 and not (len(pixels) == 3 and _equal(pixels)):
         raise LabelsError(
-            f"the label map {path} has {len(pixels)} channels that differ: one whole number a pixel is wanted, not colours"
+            f"the label map {path} has {len(pixels)} channels that differ: one whole number a pixel is wanted, not "
+            "colours; save it as an indexed picture (palette), or give every colour a number"
         )
     return _smallest(pixels[0], path)
 
@@ -177,7 +222,9 @@ def class_values(values_per_image: Sequence[LabelMap], unlabelled: int | None) -
     return tuple(sorted(found - {unlabelled}))
 
 
-def check_learnable(values_per_image: Sequence[LabelMap], unlabelled: int | None) -> tuple[int, ...]:
+def check_learnable(
+    values_per_image: Sequence[LabelMap], unlabelled: int | None, *, maps: int | None = None
+) -> tuple[int, ...]:
     """Make sure that there is something to learn from.
 
     Parameters
@@ -186,6 +233,8 @@ def check_learnable(values_per_image: Sequence[LabelMap], unlabelled: int | None
         Label maps, or the values of their labelled pixels.
     unlabelled : int or None
         The value that means "not labelled".
+    maps : int, optional
+        How many label maps these values are of, if not one each.
 
     Returns
     -------
@@ -198,21 +247,33 @@ def check_learnable(values_per_image: Sequence[LabelMap], unlabelled: int | None
         If no pixel is labelled, if all labelled pixels have one class, or if there are more than `MAX_CLASSES` classes.
     """
     classes = class_values(values_per_image, unlabelled)
-    maps = f"{len(values_per_image)} label map" + ("s" if len(values_per_image) != 1 else "")
+    number = len(values_per_image) if maps is None else maps
+    where = f"{number} label map" + ("s" if number != 1 else "")
     dense = "" if unlabelled is None else f", or pass --unlabelled none if {unlabelled} is a class of its own (dense masks)"
     if not classes:
         raise LabelsError(
-            f"no labelled pixel in {maps}: every value is {unlabelled}, which means unlabelled; draw strokes with the values "
+            f"no labelled pixel in {where}: every value is {unlabelled}, which means unlabelled; draw strokes with the values "
             f"1, 2, ...{dense}"
         )
     if len(classes) == 1:
         raise LabelsError(
-            f"all labelled pixels in {maps} have the value {classes[0]} and two classes at least are needed: label another "
+            f"all labelled pixels in {where} have the value {classes[0]} and two classes at least are needed: label another "
             f"class{dense}"
         )
     if len(classes) > MAX_CLASSES:
         raise LabelsError(
-            f"{len(classes)} different values in {maps}, and at most {MAX_CLASSES} classes can be learned: if the values "
+            f"{len(classes)} different values in {where}, and at most {MAX_CLASSES} classes can be learned: if the values "
             "number objects, give every object the value of its class"
         )
     return classes
+
+
+def many_classes(classes: Sequence[int]) -> str:
+    """Words of warning about more classes than anybody paints; empty if there are no more than `MANY_CLASSES`."""
+    if len(classes) <= MANY_CLASSES:
+        return ""
+    first, last = ", ".join(map(str, classes[:3])), classes[-1]
+    return (
+        f"{len(classes)} classes are in the labels (the values {first} ... {last}): label maps that are pictures, or were "
+        "saved as JPEG once, look like this; if they are meant, say so with --many-classes, or name them with --classes"
+    )

@@ -37,9 +37,12 @@ def write_ome_zarr(path: Path, spec: MaskSpec) -> Iterator[MaskWriter]:
     """Yield a writer into a new group `path`; levels and description are written when the block ends."""
     import zarr
 
+    from mdm_studio.io.zarr_store import FolderStore
+
     lengths = dict(zip(ome_axes(spec.axes), spec.shape, strict=True))
     names = "".join(axis for axis in OME_AXES if axis in lengths)
-    group = zarr.open_group(path, mode="w", zarr_format=3)
+    path.mkdir()
+    group = zarr.create_group(FolderStore(path), zarr_format=3)
     level = _new_level(group, "0", tuple(lengths[axis] for axis in names), spec, names)
     yield _ZarrWriter(spec, level, names)
     levels = 1

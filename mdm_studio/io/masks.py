@@ -21,6 +21,7 @@ from __future__ import annotations
 import colorsys
 import contextlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -105,7 +106,7 @@ def open_mask(
         raise ValueError(f"axes {axes!r} do not describe the shape {shape}: stack axes, C, Y, X in this order are wanted")
     _check_format(format, spec)
     path = mask_path(stem.parent, stem.name, format)
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path} exists already: pass --overwrite to replace it, or choose another folder")
     with replacing(path) as unfinished, _FORMATS[format](unfinished, spec) as writer:
         yield writer
@@ -296,8 +297,10 @@ def _tiff_spacing(spec: MaskSpec) -> dict[str, Any]:
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": _OME_SYMBOLS[spec.unit]}
     if spec.unit not in _METRES:
         return {"metadata": metadata}
-    size_y, size_x = (size * _METRES[spec.unit] * 100 for size in spec.pixel_size)
-    return {"metadata": metadata, "resolution": (1 / size_x, 1 / size_y), "resolutionunit": "CENTIMETER"}
+    per_y, per_x = (0.01 / (size * _METRES[spec.unit]) for size in spec.pixel_size)
+    if not all(1e-9 < value < 1 << 32 for value in (per_y, per_x)):  # a tag of two 32-bit numbers; OME's words hold it
+        return {"metadata": metadata}
+    return {"metadata": metadata, "resolution": (per_x, per_y), "resolutionunit": "CENTIMETER"}
 
 
 _FORMATS: dict[MaskFormat, Callable[[Path, MaskSpec], AbstractContextManager[MaskWriter]]] = {

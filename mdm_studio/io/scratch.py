@@ -45,7 +45,7 @@ class Scratch:
 
         chunks = (min(_CHUNK[0], shape[0]), min(_CHUNK[1], shape[1]))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             place = self._folder / f"{name}.zarr"
             return zarr.create_array(place, shape=shape, dtype=dtype, chunks=chunks, overwrite=True)
         except OSError as error:

@@ -1,12 +1,17 @@
-"""Tables as CSV and Parquet files."""
+"""Tables as CSV and Parquet files.
+
+In CSV files text that a spreadsheet would take for a formula has an apostrophe before it (see `mdm_studio.io.names.as_cell`);
+numbers are left alone. Parquet files hold text as it is.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError
-from mdm_studio.io.atomic import replacing, write_text
+from mdm_studio.io.atomic import make_folder, replacing, write_text
+from mdm_studio.io.names import as_cell, as_text
 
+_SPECIAL = re.compile('[,;"\t\r\n]|^ | $')
 _PARQUET_END = b"PAR1"
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV file (UTF-8, commas, a header line), whole or not at all.
+    """Write a CSV file (UTF-8, commas, a header line), whole or not at all; its folder is made where it is missing.
 
     Columns come in the order in which the rows first name them; None, not-a-number and absent values are empty fields. No
     rows give an empty file.
@@ -30,19 +37,31 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     OutputError
         If it cannot be written.
     """
+    path = Path(path)
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    if columns:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
-    write_text(path, text.getvalue())
+    lines = [csv_line(columns)] if columns else []
+    lines += [csv_line([row.get(column) for column in columns]) for row in rows if columns]
+    make_folder(path.parent)
+    write_text(path, "".join(lines))
 
 
-def _field(value: object) -> object:
+def csv_line(values: Iterable[object]) -> str:
+    """A line of a CSV file: numbers as they are, None and not-a-number empty, text as `mdm_studio.io.names.as_cell` has it."""
+    return _line(map(_field, values))
+
+
+def _line(fields: Iterable[str]) -> str:
+    # semicolons and tabs are quoted, too: some spreadsheets part cells there
+    quoted = ('"' + field.replace('"', '""') + '"' if _SPECIAL.search(field) else field for field in fields)
+    return ",".join(quoted) + "\n"
+
+
+def _field(value: object) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    if isinstance(value, str):
+        return as_cell(value)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def write_table(path: str | Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -57,19 +76,17 @@ def write_table(path: str | Path, columns: Mapping[str, NDArray[Any]]) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-            writer.writerow([_field(value) for value in row])
-        write_text(path, text.getvalue())
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        write_text(path, csv_line(columns) + "".join(map(csv_line, rows)))
         return
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in columns.items()})
-    with replacing(path) as unfinished:
-        parquet.write_table(table, unfinished, compression="zstd")
+    arrays = {name: np.array([as_text(text) for text in column]) if column.dtype.kind == "U" and len(column) else column
+              for name, column in columns.items()}  # fmt: skip
+    table = pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in arrays.items()})
+    with replacing(path) as unfinished, unfinished.open("wb") as file:  # Arrow takes no names that are no text
+        parquet.write_table(table, file, compression="zstd")
 
 
 def join_tables(paths: Sequence[Path], target: str | Path) -> None:
@@ -97,8 +114,8 @@ def join_tables(paths: Sequence[Path], target: str | Path) -> None:
 
 def is_whole_table(path: Path) -> bool:
     """Whether a table of `write_table` is there; of a Parquet file, that its end is, too."""
-    if path.suffix == ".csv" or not path.is_file():
-        return path.is_file()
+    if path.suffix == ".csv" or not os.path.isfile(path):
+        return os.path.isfile(path)
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - len(_PARQUET_END)))
         return file.read() == _PARQUET_END
@@ -110,12 +127,11 @@ def _join_csv(paths: Sequence[Path], target: Path) -> None:
         with _reading(path), path.open(encoding="utf-8", newline="") as file:
             columns |= dict.fromkeys(next(csv.reader(file), []))
     with target.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, list(columns), restval="", lineterminator="\n")
         if columns:
-            writer.writeheader()
+            out.write(_line(columns))
         for path in paths:
             with _reading(path), path.open(encoding="utf-8", newline="") as file:
-                writer.writerows(csv.DictReader(file))
+                out.writelines(_line([row.get(name) or "" for name in columns]) for row in csv.DictReader(file))
 
 
 def _join_parquet(paths: Sequence[Path], target: Path) -> None:
@@ -124,13 +140,13 @@ def _join_parquet(paths: Sequence[Path], target: Path) -> None:
 
     schemas = []
     for path in paths:
-        with _reading(path):
-            schemas.append(parquet.read_schema(path).remove_metadata())
+        with _reading(path), path.open("rb") as file:
+            schemas.append(parquet.read_schema(file).remove_metadata())
     schema = pyarrow.unify_schemas(schemas, promote_options="permissive") if schemas else pyarrow.schema([])
-    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+    with target.open("wb") as out, parquet.ParquetWriter(out, schema, compression="zstd") as writer:
         for path in paths:
-            with _reading(path):
-                table = parquet.read_table(path)
+            with _reading(path), path.open("rb") as file:
+                table = parquet.read_table(file)
             rows = pyarrow.concat_tables([schema.empty_table(), table], promote_options="permissive")
             writer.write_table(rows.select(schema.names).cast(schema))
 

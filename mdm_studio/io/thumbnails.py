@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from mdm_studio.arrays import Pixels, intensity_window, normalise
 from mdm_studio.errors import OutputError
 from mdm_studio.io.array_planes import usual_channels
-from mdm_studio.io.atomic import replacing
+from mdm_studio.io.atomic import make_folder, replacing
 from mdm_studio.io.image_levels import level_for
 from mdm_studio.io.images import decoding, open_image
 
@@ -54,9 +54,15 @@ def thumbnail(path: Path, size: int, cache: Path | None) -> NDArray[np.uint8]:
             return np.asarray(picture.convert("RGB"))
     made = make_thumbnail(path, size)
     if kept is not None:
-        with contextlib.suppress(OutputError), replacing(kept) as unfinished:
-            PILImage.fromarray(made).save(unfinished, format="png", compress_level=1)
+        with contextlib.suppress(OutputError):
+            _keep(kept, made)
     return made
+
+
+def _keep(path: Path, picture: NDArray[np.uint8]) -> None:
+    make_folder(path.parent)
+    with replacing(path) as unfinished:
+        PILImage.fromarray(picture).save(unfinished, format="png", compress_level=1)
 
 
 def _file(path: Path, size: int) -> str:

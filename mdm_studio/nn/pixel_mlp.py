@@ -277,7 +277,7 @@ def predict_rows(ensemble: PixelMLPEnsemble, features: Tensor, *, members: int) 
     every = [ensemble.folded(member) for member in range(members)]
     spans = [_channels_read(folded.weight1) for folded in every]
     n = len(features)
-    for part in _pieces(slice(0, n), math.ceil(4 * ensemble.hidden[0] * n / _CHUNK_BYTES * 2)):  # half: no halo (measured)
+    for part in pieces(slice(0, n), math.ceil(4 * ensemble.hidden[0] * n / _CHUNK_BYTES * 2)):  # half: no halo (measured)
         rows = features[part]
         inputs = {  # once for all members that read the same channels
             (a, b): rows[:, a:b].to(ensemble.shift).contiguous() for a, b in set(spans)
@@ -454,18 +454,18 @@ def _blocks(maps: Sequence[FeatureMap], width: int, rows: slice, cols: slice) ->
     """Cut a window into blocks whose cells and hidden units take about `_BLOCK_BYTES`."""
     pixel = sum(m.values.shape[0] / m.stride**2 for m in maps) + sum(width / s**2 for s in {m.stride for m in maps})
     limit = max(_BLOCK_BYTES / (4 * pixel), 1)
-    for part in _pieces(cols, math.ceil((cols.stop - cols.start) / _BLOCK_WIDTH)):
+    for part in pieces(cols, math.ceil((cols.stop - cols.start) / _BLOCK_WIDTH)):
         height = max(int(limit / (part.stop - part.start)), 1)
-        for band in _pieces(rows, math.ceil((rows.stop - rows.start) / height)):
+        for band in pieces(rows, math.ceil((rows.stop - rows.start) / height)):
             yield band, part
 
 
 def _chunks(rows: slice, cols: slice, width: int) -> Iterator[slice]:
     height = max(_CHUNK_BYTES // (4 * width * (cols.stop - cols.start)), 1)
-    return _pieces(rows, math.ceil((rows.stop - rows.start) / height))
+    return pieces(rows, math.ceil((rows.stop - rows.start) / height))
 
 
-def _pieces(span: slice, n: int) -> Iterator[slice]:
-    """`n` slices of nearly equal length that make up `span`."""
+def pieces(span: slice, n: int) -> Iterator[slice]:
+    """Cut `span` into `n` slices of nearly equal length."""
     length = span.stop - span.start
     return (slice(span.start + length * i // n, span.start + length * (i + 1) // n) for i in range(n))

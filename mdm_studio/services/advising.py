@@ -18,10 +18,10 @@ from mdm_studio.arrays import LabelMap
 from mdm_studio.engine.advisor import Advice, Cell, Score, advise, find_strokes, stroke_folds
 from mdm_studio.engine.features import BlockMap, MapSpec
 from mdm_studio.engine.heads import subsample
-from mdm_studio.io.atomic import replacing
+from mdm_studio.io.atomic import make_folder, replacing
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import find_images, open_image
-from mdm_studio.io.labels import check_learnable, find_labels, read_labels
+from mdm_studio.io.labels import check_learnable, find_labels, read_labels_of
 from mdm_studio.services.extraction import load_for_features
 from mdm_studio.services.fitting import FitStep, LabelledPoints, gather_features
 
@@ -120,7 +120,7 @@ def _read_strokes(label_files: Mapping[Path, Path], request: AdviceRequest) -> I
     for path, label_path in label_files.items():
         with open_image(path, request.channels) as image:
             for plane in range(image.planes):
-                label_map = read_labels(label_path, (image.height, image.width), plane)
+                label_map = read_labels_of(label_path, image, plane)
                 strokes, count = find_strokes(label_map, request.unlabelled)
                 rows, cols = np.nonzero(strokes)
                 numbers = strokes[rows, cols] - 1
@@ -177,6 +177,7 @@ def write_heat_map(advice: Advice, path: Path) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title("balanced accuracy on strokes held out; framed: recommended", fontsize=10, loc="left")
+    make_folder(path.parent)
     with replacing(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)
 

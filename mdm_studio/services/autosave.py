@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,9 @@ from mdm_studio.services.project import Project, ProjectState
 
 ReadLabels = Callable[[str, tuple[int, ...], slice, slice], NDArray[np.uint8]]
 """``read(key, index, rows, cols)``: the labels ``(h, w)`` uint8 of a region as they are now; runs on the thread that saves."""
+
+Region = tuple[str, tuple[int, ...], slice, slice]
+"""Key, position in the stack, rows and columns."""
 
 DELAY = 1.0  # seconds; with the time to write, strokes are on disk within two
 RETRY = 5.0  # seconds
@@ -56,6 +59,13 @@ class Autosave:
         the thread that saves.
     on_recovery : callable
         Told that everything is saved after all.
+    everything : callable
+        Gives all that is painted, ``(key, index, rows, cols)`` each: marked when the project's folder had gone and is back.
+
+    Attributes
+    ----------
+    problem : MDMStudioError or None
+        Why the last writing failed; `FolderLostError` if the folder is not the project any more, and nothing was written.
     """
 
     def __init__(
@@ -67,8 +77,10 @@ class Autosave:
         retry: float = RETRY,
         on_problem: Callable[[str], object],
         on_recovery: Callable[[], object],
+        everything: Callable[[], Iterable[Region]] = tuple,
     ) -> None:
-        self._project, self._read = project, read
+        self.problem: MDMStudioError | None = None
+        self._project, self._read, self._everything = project, read, everything
         self._delay, self._retry = delay, retry
         self._on_problem, self._on_recovery = on_problem, on_recovery
         self._saving = threading.Lock()  # one save at a time: the thread's, or a flush
@@ -110,7 +122,9 @@ class Autosave:
         TypeError if it holds what JSON does not have.
         """
         if isinstance(state, ProjectState):
-            state = partial(ProjectState.from_json, state.to_json())  # a copy, which nobody changes while it waits
+            state.to_json()  # raises now, not when it is written
+            kept = copy.deepcopy(state)  # which nobody changes while it waits
+            state = lambda: kept  # noqa: E731
         with self._wake:
             self._state = state
             self._changed()
@@ -132,11 +146,15 @@ class Autosave:
         try:
             self.flush()
         finally:
-            with self._wake:
-                self._stopping = True
-                self._wake.notify_all()
-            if self._thread is not threading.current_thread():
-                self._thread.join()
+            self.stop()
+
+    def stop(self) -> None:
+        """End the thread; what is pending is not written."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -175,15 +193,18 @@ class Autosave:
     def _save(self) -> MDMStudioError | None:
         """Write what is pending; what went wrong first."""
         with self._saving:
+            lost = self._look() if self.pending else None
             with self._wake:
                 self._taken, self._dirty = self._dirty, set()
                 self._taken_state, self._state = self._state, None
                 self._due = math.inf
                 chunks = sorted(self._taken)
             try:
-                problems = [problem for problem in (self._write_state(), *self._write_labels(chunks)) if problem is not None]
+                done = [lost] if lost is not None else [self._write_state(), *self._write_labels(chunks)]
+                problems = [problem for problem in done if problem is not None]
             finally:
                 self._put_back()
+            self.problem = problems[0] if problems else None
             told, self._problem = self._problem, str(problems[0]) if problems else ""
         if self._problem != told:
             if problems:
@@ -191,6 +212,16 @@ class Autosave:
             else:
                 self._on_recovery()
         return problems[0] if problems else None
+
+    def _look(self) -> MDMStudioError | None:
+        """Whether the folder is still the project; one that is back may lack what was written last."""
+        try:
+            if self._project.check():
+                for region in self._everything():
+                    self.mark(*region)
+        except _FAILURES as error:
+            return _in_words(error, self._project.folder, "the project")
+        return None
 
     def _put_back(self) -> None:
         """What was not written is pending again, unless it has been overtaken."""
@@ -228,6 +259,7 @@ class Autosave:
 
     def _write_chunk(self, key: str, index: tuple[int, ...], top: int, left: int) -> None:
         labels = self._project.labels(key)
+        self._project.check()
         for rows, cols in chunks_touching(labels.shape, slice(top, top + 1), slice(left, left + 1)):
             labels.write(index, rows, cols, self._read(key, index, rows, cols))
 

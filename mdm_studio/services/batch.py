@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from mdm_studio.engine.measurements import Columns, measure
 from mdm_studio.engine.objects import Objects, bands, find_objects
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import MDMStudioError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.io.file_signature import Signature, signature, state_of
 from mdm_studio.io.images import ImageFile, image_name, open_image
 from mdm_studio.io.mask_spec import MaskWriter
 from mdm_studio.io.masks import open_mask
@@ -26,13 +28,20 @@ from mdm_studio.io.scratch import Scratch
 from mdm_studio.io.tables import write_table
 from mdm_studio.services.classifier import Classifier
 from mdm_studio.services.export_request import FileResult, PredictOptions, TileProgress, raise_failures
+from mdm_studio.services.image_kinds import differences
 
 __all__ = [
     "LARGE", "FileResult", "PredictOptions", "TileProgress", "background_of", "predict_file", "predict_files", "raise_failures",
 ]  # fmt: skip
 
 LARGE = 4096 * 4096  # pixels; the features of a larger image would fill the cache's budget for a single use
+_NAMED = 3  # planes of which something is said
 _Place = tuple[int, ...]
+_TRIES = 3
+_CHANGED = (
+    "{path} changed each of the {tries} times that it was predicted, and no mask of it is up to date: predict it again when "
+    "nothing writes to it any more"
+)
 
 
 def predict_files(
@@ -54,17 +63,39 @@ def predict_files(
 def predict_file(
     classifier: Classifier, path: Path, options: PredictOptions, cache: FeatureCache | None
 ) -> Generator[TileProgress, None, FileResult]:
-    """Predict one image and replace what is there; yields after each tile and returns what became of it."""
+    """Predict one image and replace what is there; yields after each tile and returns what became of it.
+
+    An image that is written to meanwhile is predicted again, a few times; then it fails, and what is there stays. The folder of
+    the masks must be there; the others in it are made.
+    """
     begin = time.perf_counter()
     outputs = options.paths(image_name(path))
-    try:
-        with open_image(path, classifier.info.channels) as image:
-            work = _Work(classifier, image, options, outputs)
-            yield from work.run(cache if image.height * image.width <= LARGE else None)
-    except MDMStudioError as error:
-        return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
-    found = {value: int(work.counts[value]) for value in work.values.tolist()}
-    return FileResult(path, "done", outputs, time.perf_counter() - begin, found, work.message(), work.objects)
+    for _ in range(_TRIES):
+        state = state_of(path)
+        try:
+            for output in outputs.values():
+                make_folder(output.parent, within=options.out)
+            with open_image(path, classifier.info.channels) as image:
+                work = _Work(classifier, image, options, outputs, state)
+                yield from work.run(cache if image.height * image.width <= LARGE else None)
+        except _ChangedError:
+            continue
+        except MDMStudioError as error:
+            if state_of(path) != state and path.exists():  # half of the old and half of the new one was read
+                continue
+            return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
+        written = {kind: signature(output) or (0, 0) for kind, output in outputs.items()}
+        found = {value: int(work.counts[value]) for value in work.values.tolist()}
+        seconds = time.perf_counter() - begin
+        result = FileResult(
+            path, "done", outputs, seconds, found, work.message(), work.objects, work.differs, work.source, written
+        )
+        return replace(result, left_out=image.left_out, notes=image.notes)
+    return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=_CHANGED.format(path=path, tries=_TRIES))
+
+
+class _ChangedError(Exception):
+    """An image was written to while it was predicted."""
 
 
 def background_of(options: PredictOptions, values: Sequence[int]) -> int:
@@ -81,9 +112,11 @@ class _Work:
     image: ImageFile
     options: PredictOptions
     outputs: Mapping[str, Path]
+    state: tuple[int, ...] | None
     objects: int = 0
     uncut: int = 0
     columns: list[Columns] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.values = np.array([each.value for each in self.classifier.info.classes])
@@ -91,12 +124,19 @@ class _Work:
         self.counts = np.zeros(self.values.max() + 1, np.int64)
         smooth = self.options.smooth
         self.smooth = self.classifier.info.smooth if smooth is None else smooth
+        self.differs = differences(self.classifier.info, self.image, str(self.image.path))
+
+    @property
+    def source(self) -> Signature:
+        """Signature of the file that was read."""
+        return (self.state[0], self.state[1]) if self.state else (0, 0)
 
     def message(self) -> str:
-        if not self.uncut:
-            return ""
-        regions = "1 region was" if self.uncut == 1 else f"{self.uncut} regions were"
-        return f"{regions} too large to be cut apart and stayed whole"
+        notes = [*self.notes[:_NAMED], f"and {len(self.notes) - _NAMED} more planes"][: len(self.notes)]
+        if self.uncut:
+            regions = "1 region was" if self.uncut == 1 else f"{self.uncut} regions were"
+            notes.append(f"{regions} too large to be cut apart and stayed whole")
+        return "; ".join(notes)
 
     def run(self, cache: FeatureCache | None) -> Iterator[TileProgress]:
         """Write every output; a file takes its name when all of it is written."""
@@ -109,9 +149,13 @@ class _Work:
                 at = np.unravel_index(index, image.stack_shape) if image.stack_shape else ()
                 place = tuple(int(i) for i in at)
                 steps = len(source.grid) + (self.options.objects is not None)
+                if source.window.note:  # raises where there is nothing to see, whatever features are cached
+                    self.notes.append((f"plane {index}: " if image.planes > 1 else "") + source.window.note)
                 for step, note in self._plane(source, index, place, writers, scratch):
                     pixels = image.planes * image.height * image.width
                     yield TileProgress(image.path, index * steps + step, image.planes * steps, pixels, note)
+            if state_of(image.path) != self.state:  # before any output takes its name
+                raise _ChangedError
             for kind in self.options.tables:
                 write_table(self.outputs[kind], self._table())
 
@@ -125,9 +169,10 @@ class _Work:
         if how is not None:
             mask = scratch.array("mask", shape, self.dtype)
             likely = scratch.array("probability", shape, np.float32) if how.method == "watershed" else None
-        tiles = predict_plane(self.classifier.ensemble, source, smooth=self.smooth)
-        for number, (rows, cols, found) in enumerate(tiles, start=1):
+        known = 0
+        for rows, cols, found in predict_plane(self.classifier.ensemble, source, smooth=self.smooth):
             tile = self._tile(found)
+            known += tile.size
             self.counts += np.bincount(tile.ravel(), minlength=len(self.counts))
             writers["mask"].write(rows.start, cols.start, tile, index=place)
             if "probabilities" in writers:
@@ -138,7 +183,8 @@ class _Work:
                 mask[rows, cols] = tile
             if likely is not None:
                 likely[rows, cols] = np.take_along_axis(found.probabilities, found.labels[None], axis=0)[0]
-            yield number, ""
+            del found  # of many classes it is large: not beside the next one
+            yield known * len(source.grid) // (shape[0] * shape[1]), ""
         if how is not None:
             background = background_of(self.options, self.values.tolist())
             objects = yield from _noted(find_objects(mask, how, background, scratch.array, likely), len(source.grid))

@@ -21,6 +21,8 @@ from mdm_studio.services.strokes import block_window
 
 MOST_CLASSES = 255
 """Masks of live sessions are 8 bits deep, and 0 is no class."""
+MOST_UNDONE = 50
+"""Changes of classes that can be undone; each keeps the strokes that it took away."""
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -38,6 +40,7 @@ class ClassEditing(LiveErrands):
     """Verbs that change the classes; those that rewrite strokes can be undone."""
 
     classes_changed = Signal(tuple)
+    class_change_made = Signal(str)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.classes: tuple[LabelClass, ...] = ()
@@ -86,9 +89,13 @@ class ClassEditing(LiveErrands):
     def set_classes(self, classes: Iterable[LabelClass]) -> None:
         """Take over a list of classes; those that are painted and not in it are kept."""
         given = tuple(classes)
-        values = {each.value for each in given}
-        painted = set(self.painted)
-        self._set((*given, *(each for each in self.classes if each.value in painted - values)))
+        self._set((*given, *self._painted_besides(given)))
+
+    def import_classes(self, classes: Iterable[LabelClass]) -> None:
+        """As `set_classes`, and it can be undone."""
+        given, before = tuple(classes), self.classes
+        self._set((*given, *self._painted_besides(given)))
+        self._remember(_Undo("import of classes", before, self.classes, []))
 
     def undo_class_change(self) -> str | None:
         """Take back the last removal, merge, or cluster made a class; what it was, or None if there is none."""
@@ -120,7 +127,7 @@ class ClassEditing(LiveErrands):
         """
         named, image = self._find(value), self.images[key]
         undo = _Undo(f"cluster made {named.name!r}", self.classes if before is None else tuple(before), self.classes, [])
-        self._undo.append(undo)
+        self._remember(undo)
 
         def change(labels: NDArray[Any]) -> NDArray[Any]:
             return np.where(painted & (labels == 0), np.asarray(value, labels.dtype), labels)
@@ -136,7 +143,22 @@ class ClassEditing(LiveErrands):
         """Classes by value, those that are painted and have no entry included."""
         return {each.value: each for each in self.classes}
 
+    def can_bring_back(self, key: str) -> bool:
+        """Whether undoing a change of classes paints in an image; as long as it does the image stays open."""
+        return any(image.key == key for undo in list(self._undo) for image, *_ in undo.labels)
+
     # ---- how it is done ----------------------------------------------------------------------------------------------
+
+    def _remember(self, undo: _Undo) -> None:
+        """Be able to undo a change, and say so."""
+        self._undo.append(undo)
+        del self._undo[:-MOST_UNDONE]
+        self.class_change_made.emit(undo.what)
+
+    def _painted_besides(self, classes: Iterable[LabelClass]) -> list[LabelClass]:
+        """Classes that are painted and not among the given ones."""
+        missing = set(self.painted) - {each.value for each in classes}
+        return [each for each in self.classes if each.value in missing]
 
     def _find(self, value: int) -> LabelClass:
         for each in self.classes:
@@ -155,8 +177,8 @@ class ClassEditing(LiveErrands):
 
     def _edit(self, what: str, classes: tuple[LabelClass, ...], values: set[int], change: Change) -> None:
         undo = _Undo(what, self.classes, classes, [])
-        self._undo.append(undo)
         self._set(classes)
+        self._remember(undo)
 
         def errand() -> None:
             places = []
@@ -182,7 +204,8 @@ class ClassEditing(LiveErrands):
 
     def _restore(self, undo: _Undo) -> None:
         written = []
-        for image, plane, window, old, new in undo.labels:
+        for known, plane, window, old, new in undo.labels:
+            image = self.images.get(known.key, known)  # it may have been opened anew since
             now = image.read_labels(plane, window)  # what was painted since stays
             written.append((image, plane, window, np.where((old != new) & (now == new), old, now)))
         self._overwrite(written)

@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import mdm_studio
 from mdm_studio.config import CACHE_BYTES
-from mdm_studio.errors import ClassifierError, OutputError, UsageError
-from mdm_studio.io.classifier_file import read_classifier
-from mdm_studio.services.export_record import classifier_digest
+from mdm_studio.errors import OutputError, UsageError
 from mdm_studio.services.export_request import ExportRequest, FileResult, TileProgress
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = "10s"  # for a scheduler to answer, and for its first worker
 _START = "300s"  # for processes of this machine, which come, however busy it is
-_CALM = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # Ctrl-C is for this process, which ends its workers
 _TELL_SECONDS = 0.5  # between two words of a worker on its image
 _LOOK_SECONDS = 0.25  # between two looks at `stop`
 _GIVE_UP_SECONDS = 120.0  # for workers to end the tile that they are at
@@ -47,7 +44,7 @@ def predict_on_cluster(
     request : ExportRequest
         With absolute paths; its `workers` or its `scheduler` says where.
     digest : str
-        Of the classifier, see `mdm_studio.services.export_record.classifier_digest`: workers refuse any other.
+        Of the classifier, see `mdm_studio.io.classifier_file.classifier_digest`: workers refuse any other.
     paths : sequence of Path
         The images that are to be predicted, whatever is there.
     stop : callable
@@ -68,38 +65,66 @@ def predict_on_cluster(
 
 @contextlib.contextmanager
 def _client(request: ExportRequest) -> Iterator[Any]:
+    """A client of the cluster that a request names, or of one of this machine that is there as long as the client."""
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
         option = "--scheduler" if request.scheduler else "--workers"
         raise UsageError(f"{option} needs the package distributed; install mdm-studio[cluster]") from error
     gc.collect()  # a client that failed to connect and is collected while another one starts would wait for that one forever
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by us, once
+    for name in ("distributed", "tornado"):  # what goes wrong is said by us, once
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of ports that are taken, and of workers that are not of our version of Python
+        warnings.simplefilter("ignore")  # of workers that are not of our version of Python
         address: Any = request.scheduler
+        security = _security(request) if address else None
         if not address:
-            # one thread each, as dask sets for what they load; a worker that is killed is started again
-            cluster = LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=request.workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-                preload=[_CALM],
-            )
-            address = stack.enter_context(cluster)
+            address, security = stack.enter_context(_local_cluster(request.workers))
         try:
             patience = _PATIENCE if request.scheduler else _START
             # not the default of this process: whatever else it reads through dask stays here
-            client = stack.enter_context(Client(address, timeout=patience, set_as_default=False))  # type: ignore[no-untyped-call]
+            client = stack.enter_context(Client(address, security=security, timeout=patience, set_as_default=False))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
+            refused = ", or it refuses our certificate" if request.encrypted else ""
             raise UsageError(
-                f"no dask scheduler answers at {address}; start one with `dask scheduler` and pass the address it prints"
+                f"no dask scheduler answers at {address}{refused}; start one with `dask scheduler` and pass the "
+                "address that it prints"
             ) from error
         yield client
+
+
+def _local_cluster(workers: int) -> contextlib.AbstractContextManager[Any]:
+    try:
+        import cryptography  # noqa: F401
+
+        from mdm_studio.services.local_cluster import local_cluster
+    except ImportError as error:
+        raise UsageError(
+            "--workers needs the package cryptography, so that nobody else can use its processes; install mdm-studio[cluster]"
+        ) from error
+    return local_cluster(workers)
+
+
+def _security(request: ExportRequest) -> Any:
+    """Certificates for a scheduler that stands elsewhere: those of the request, for the rest those of dask's configuration."""
+    from distributed import Security
+
+    if not request.encrypted:
+        return None
+    security: Any = Security(**request.tls.security())  # type: ignore[no-untyped-call]
+    if not (security.tls_ca_file and security.tls_client_cert):
+        raise UsageError(
+            f"{request.scheduler} asks for certificates: pass --tls-ca-file, --tls-cert and --tls-key, the files that the "
+            "workers of this cluster got, or set distributed.comm.tls in dask's configuration"
+        )
+    try:
+        security.get_connection_args("client")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise UsageError(
+            f"the certificates for {request.scheduler} cannot be read ({error}): pass PEM files with --tls-ca-file, "
+            "--tls-cert and --tls-key"
+        ) from error
+    return security
 
 
 def _check_workers(client: Any, request: ExportRequest) -> None:
@@ -151,7 +176,7 @@ class _Run:
         self._topic = f"mdm-studio-{uuid.uuid4().hex[:8]}"
         self._sign = request.options.out / f".stop.{uuid.uuid4().hex[:8]}.part"  # workers end when they see it
         self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        order = request.to_json() | {"images": []}
+        order = request.to_json() | {"images": [], "tls": {}}
 
         def task(image: str) -> dict[str, Any]:  # travels whole: the scheduler need not know us
             from mdm_studio.services.cluster import predict_one
@@ -223,6 +248,11 @@ def _result(facts: Mapping[str, Any]) -> FileResult:
         dict(facts["pixels"]),
         facts["message"],
         facts["objects"],
+        facts["differs"],
+        tuple(facts["source"]),
+        {kind: tuple(each) for kind, each in facts["written"].items()},
+        left_out=tuple(facts["left_out"]),
+        notes=tuple(facts["notes"]),
     )
 
 
@@ -245,9 +275,7 @@ def _loaded(path: Path, backbone: str | None, device: str, digest: str) -> Class
     from mdm_studio.services.classifier import load_classifier
 
     keep_freed_memory()  # dask has its workers hand memory back at once, which took half of their time
-    if classifier_digest(*read_classifier(path)) != digest:
-        raise ClassifierError(f"{path} is another classifier on this worker: give every worker the same files")
-    return load_classifier(path, backbone=backbone, device=device)
+    return load_classifier(path, backbone=backbone, device=device, digest=digest)
 
 
 def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, sign: str) -> dict[str, Any]:
@@ -269,16 +297,18 @@ def predict_one(order: Mapping[str, Any], digest: str, image: str, topic: str, s
     from distributed import get_worker
 
     from mdm_studio.io.feature_cache import FeatureCache
+    from mdm_studio.io.remarks import heard
     from mdm_studio.services.batch import predict_file
 
     request = ExportRequest.from_json(order)
     classifier = _loaded(request.classifier, request.backbone, request.device, digest)
-    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES, optional=True) if request.cache else None
     steps = predict_file(classifier, Path(image), request.options, cache)
     worker, told = get_worker(), 0.0
     while True:
         try:
-            event = next(steps)
+            with heard(lambda path, words: None):  # it is told where the results come together
+                event = next(steps)
         except StopIteration as end:
             return _facts(end.value)
         if time.monotonic() - told > _TELL_SECONDS:

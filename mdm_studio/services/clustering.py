@@ -30,6 +30,7 @@ from mdm_studio.engine.clusters import (
 )
 from mdm_studio.engine.features import BlockMap, PlaneFeatures
 from mdm_studio.errors import MDMStudioError, UsageError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ImageFile, Plane, image_name, open_image
 from mdm_studio.io.masks import class_palette, has_whole, mask_path, open_mask
@@ -105,6 +106,7 @@ def cluster_files(
         raise UsageError(f"{options.k} clusters were asked for; take 1 to {_MOST}, which a PNG with a palette can hold")
     if not source.settings.blocks or source.settings.filters:
         raise UsageError("clusters are those of blocks and timesteps: name at least one block, and no filters")
+    make_folder(options.out)
     for path in paths:
         yield (yield from _cluster_file(source, path, options, cache, channels))
 
@@ -149,6 +151,8 @@ def _cluster_plane(
     features: PlaneFeatures, specs: Sequence[BlockMap], files: dict[str, Path], options: ClusterOptions
 ) -> Iterator[tuple[float, str]]:
     """Cluster one plane; yields the share that is done and a note."""
+    for folder in {file.parent for file in files.values()}:
+        make_folder(folder, within=options.out)
     cells = yield from _fitted(features, specs, options)
     step = max(1, math.ceil(max(features.height, features.width) / _THUMBNAIL))
     thumbnails = {kind: {spec: _canvas(features, step) for spec in specs} for kind in ("panel", "pca") if kind in files}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mdm_studio.engine.features import BlockMap
 from mdm_studio.io.atomic import replacing
+from mdm_studio.io.names import one_line
 
 Rgb = NDArray[np.uint8]
 
@@ -44,7 +45,7 @@ def write_panel(path: Path, headline: str, image: Rgb, pictures: Mapping[BlockMa
         len(rows), len(columns) + 2, width_ratios=[1, _GAP] + [1] * len(columns), wspace=0.05, hspace=0.05,
         left=_SIDE / width, right=1 - _SIDE / width, top=1 - _HEAD / height, bottom=_SIDE / height,
     )  # fmt: skip
-    figure.text(_SIDE / width, 1 - 0.3 / height, headline, fontsize=12, weight="bold")
+    figure.text(_SIDE / width, 1 - 0.3 / height, one_line(headline), fontsize=12, weight="bold", parse_math=False)
     _show(figure.add_subplot(grid[0, 0]), image).set_title("image", fontsize=10, color="0.35", pad=4)
     several = len({scale for scale, _ in columns}) > 1 or columns[0][0] > 1
     for spec, picture in pictures.items():

@@ -12,7 +12,7 @@ import numpy as np
 from mdm_studio.config import DEFAULT_BACKBONE, resource
 from mdm_studio.engine.metrics import confusion, dice
 from mdm_studio.errors import OutputError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import find_images, image_name, open_image
 from mdm_studio.io.labels import find_labels, read_labels
@@ -78,6 +78,8 @@ def run_demo(out: Path, *, backbone: str = DEFAULT_BACKBONE, device: str = "auto
     """
     _check_folder(out)
     sample = resource(SAMPLE)
+    for folder in (out, out / "masks"):
+        make_folder(folder)
     write_json(out / _MARKER, {"what": "written by mdm-studio demo; safe to delete"})
     paths = find_images([sample / "images"])
     cache = FeatureCache(out / "features")

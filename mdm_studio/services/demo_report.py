@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 
 from mdm_studio.arrays import fit_channels, intensity_window, normalise
-from mdm_studio.io.atomic import replacing, write_text
+from mdm_studio.io.atomic import make_folder, replacing, write_text
 from mdm_studio.io.images import image_name, open_image
 from mdm_studio.io.labels import read_labels
 
@@ -73,6 +73,7 @@ def write_report(
 
     `means` holds mean and standard deviation of Dice for the painted images and for the others.
     """
+    make_folder(out / "overlays", within=out)
     for image in images:
         overlay = PILImage.fromarray(_enlarged(_outlined(_with_strokes(image), image.found, _FOUND), 2))
         with replacing(out / "overlays" / f"{image.name}.png") as unfinished:

@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from mdm_studio.config import user_data_dir
 from mdm_studio.errors import JobError, MDMStudioError, OutputError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.user_files import read_user_file, write_user_file
 from mdm_studio.services.asking import ask_process, read_answer
 from mdm_studio.services.jobs.worker import thread_count
 
@@ -85,7 +85,7 @@ class SpeedRequest:
 class Speed:
     """Crops seen a second in training, on which device, and when that was measured (seconds since 1970)."""
 
-    images_per_s: float
+    images_per_s: Annotated[float, Meta(gt=0)]
     device: str
     measured: float
 
@@ -113,11 +113,7 @@ class Speed:
 
 def known_speed(request: SpeedRequest) -> Speed | None:
     """What was measured before; None if nothing was."""
-    values = _kept().get(request.key)
-    try:
-        return None if values is None else Speed(**values)
-    except TypeError:  # of another version: it is measured again
-        return None
+    return _kept().get(request.key)
 
 
 def measure_speed(request: SpeedRequest, stop: Callable[[], bool] = lambda: False) -> Speed | None:
@@ -170,18 +166,20 @@ def _answer(done: subprocess.CompletedProcess[str]) -> Speed:
 # ---- what is kept ------------------------------------------------------------------------------------------------------
 
 
-def _kept() -> dict[str, Any]:
-    try:
-        values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
-    except (OSError, ValueError):  # not there, or damaged: all of it can be measured again
-        return {}
-    speeds = values.get("speeds") if isinstance(values, dict) and values.get("version") == _VERSION else None
-    return speeds if isinstance(speeds, dict) else {}
+@dataclass(frozen=True)
+class _Kept:
+    version: int
+    speeds: dict[str, Speed]
+
+
+def _kept() -> dict[str, Speed]:
+    values = read_user_file(_FILE, _Kept)  # what is not there, or damaged, can be measured again
+    return values.speeds if values is not None and values.version == _VERSION else {}
 
 
 def _keep(key: str, speed: Speed) -> None:
     with contextlib.suppress(OutputError):  # a full disk must not hide the answer
-        write_json(user_data_dir() / _FILE, {"version": _VERSION, "speeds": _kept() | {key: asdict(speed)}})
+        write_user_file(_FILE, asdict(_Kept(_VERSION, _kept() | {key: speed})))
 
 
 # ---- words -------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mdm_studio.engine.metrics import aji, confusion, dice, instances, iou, miou, object_dice
 from mdm_studio.errors import InputError, UsageError
-from mdm_studio.io.images import image_name, open_image
-from mdm_studio.io.labels import find_labels, read_labels
+from mdm_studio.io.images import check_unique_names, find_images, image_name, open_image
+from mdm_studio.io.labels import find_labels, read_labels, same_file
 
 METRICS = ("dice", "iou", "miou", "aji", "object_dice")
 _PER_CLASS = ("dice", "iou")
@@ -112,10 +112,12 @@ def files_of_truth(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        If it is no folder.
+        If it is no folder, holds no label map, or two of the same name.
     """
     _check_folder(folder, "truth")
-    return [path for path in sorted(folder.iterdir()) if path.is_file() or path.suffix == ".zarr"]
+    files = find_images([folder])
+    check_unique_names(files)
+    return files
 
 
 def _check_folder(folder: Path, what: str) -> None:
@@ -136,6 +138,8 @@ def check_metrics(request: EvaluationRequest) -> None:
 
 def _pairs(truth: Path, prediction: Path, request: EvaluationRequest) -> Iterator[Pair]:
     """Planes of one image, binary where the truth numbers its objects but the prediction does not."""
+    if same_file(truth, prediction):
+        raise InputError(f"{prediction} is the truth and the prediction at once: name the folder of the predictions")
     with open_image(truth, values=True) as image:
         shape, planes = (image.height, image.width), image.planes
     for plane in range(planes):

@@ -7,24 +7,25 @@ and unfinished files are swept. Every image is accounted for in ``export.json``.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from mdm_studio.errors import OutputError, ProjectError, UsageError
-from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.classifier_file import classifier_digest, read_classifier
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.images import check_unique_names, image_name
 from mdm_studio.io.leftovers import remove_leftovers
 from mdm_studio.io.tables import join_tables
 from mdm_studio.services.export_pace import Pace
-from mdm_studio.services.export_record import REPORT, Record, classifier_digest, recipes
+from mdm_studio.services.export_record import REPORT, Record, recipes
 from mdm_studio.services.export_report import Report
 from mdm_studio.services.export_request import ExportRequest, FileResult, PredictOptions, TileProgress, raise_failures
 from mdm_studio.services.jobs.states import JobReport
@@ -37,7 +38,8 @@ __all__ = ["ExportRequest", "FileResult", "PredictOptions", "TileProgress", "exp
 
 MEASUREMENTS = "measurements"
 """Name of the table of all images."""
-_SWEPT = re.compile(r"\..+\.[0-9a-f]{8}\.(part|part\.raw|old)")  # what `mdm_studio.io.atomic` and its users leave when killed
+# what `mdm_studio.io.atomic` and its users leave when killed; a name may hold line feeds
+_SWEPT = re.compile(r"\..+\.[0-9a-f]{8}\.(part|part\.raw|old)", re.DOTALL)
 _FOLDERS = ("", "probabilities", "uncertainty", "objects", "tables")
 
 
@@ -80,8 +82,10 @@ def run(folder: JobFolder, *, stop: Callable[[], bool]) -> Iterator[JobReport]:
     if all(result.state == "failed" for result in results):
         raise_failures(results)
     failed = [result for result in results if result.state == "failed"]
-    note = f"{len(failed)} of {len(results)} images failed, see {request.options.out / REPORT}" if failed else ""
-    count = len(results)
+    count, differing = len(results), sum(bool(result.differs) for result in results)
+    words = [f"{len(failed)} of {count} images failed"] if failed else []
+    words += [f"{differing} of {count} differ from those that the classifier was fitted on"] if differing else []
+    note = f"{', '.join(words)}, see {request.options.out / REPORT}" if words else ""
     yield JobReport(1.0, step=count, steps=count, eta_s=0.0, unit="Mpixel/s", note=note, facts=facts | _counts(results))
 
 
@@ -144,13 +148,13 @@ def export(request: ExportRequest, *, stop: Callable[[], bool] = _never) -> Iter
     digest = classifier_digest(info, tensors)
     smooth = info.smooth if request.options.smooth is None else request.options.smooth
     alone = not (request.workers or request.scheduler)
-    loaded = _load(request) if alone else None  # before anything is made
-    with _held(request.options.out):
+    loaded = _load(request, digest) if alone else None  # before anything is made
+    with _held(request.options.out) as lock:
         sweep(request.options.out)
         record = Record(request.options.out)
         _check_ours(request.options, record)
         wanted = recipes(digest, request.options, smooth)
-        one = _Export(request, digest, wanted, record, Report(request, info, digest, smooth), stop, loaded)
+        one = _Export(request, digest, wanted, record, Report(request, info, digest, smooth), stop, loaded, lock)
         yield from one.events()
 
 
@@ -165,6 +169,7 @@ class _Export:
     report: Report
     stop: Callable[[], bool]
     classifier: Classifier | None
+    lock: FolderLock
 
     def events(self) -> Iterator[TileProgress | FileResult]:
         state: Literal["done", "stopped", "failed"] = "failed"
@@ -180,10 +185,18 @@ class _Export:
             state, message = "failed", str(error) or type(error).__name__
             raise
         finally:
-            sweep(self.request.options.out)
             with contextlib.suppress(OutputError) if state == "failed" else contextlib.nullcontext():
+                self._check_folder()
+                sweep(self.request.options.out)
                 self.report.write(self.record, state, message)
                 self.record.finish()
+
+    def _check_folder(self) -> None:
+        """Stop where the folder of the masks has gone: nothing is written to what is in its place."""
+        try:
+            self.lock.check()
+        except ProjectError as error:
+            raise OutputError(f"the folder of the masks has gone: {error}; export again where you want them") from error
 
     def _settled(self) -> list[FileResult]:
         return [result for result in self.report.results if result.state != "stopped"]
@@ -197,14 +210,18 @@ class _Export:
                 to_do.append(path)
                 continue
             found = FileResult(path, "skipped" if verdict == "keep" else "failed", outputs, message=words)
+            left_out, notes = self.record.remarks(outputs)
+            found = replace(found, left_out=left_out, notes=notes)
             self.report.add(found)
             yield found
         self.record.begin(to_do, self.request.options)
         with contextlib.closing(self._predicted(to_do)) as events:
             for event in events:
                 if isinstance(event, FileResult):
+                    self._check_folder()
                     if event.state == "done":
-                        self.record.done(event.image, event.outputs, self.wanted)
+                        self.record.done(event.outputs, self.wanted, event.source, event.written)
+                        self.record.remark(event.outputs, event.left_out, event.notes)
                     self.report.add(event)
                 yield event
 
@@ -226,14 +243,14 @@ class _Export:
                 if entry.recipe == self.wanted[kind] and key.startswith("tables/") and key.endswith(f".{kind}")
             ]
             target = out / f"{MEASUREMENTS}.{kind}"
-            join_tables([path for path in tables if path.exists()], target)
-            self.record.done(out, {kind: target}, self.wanted)
+            join_tables([path for path in tables if os.path.exists(path)], target)
+            self.record.done({kind: target}, self.wanted)
 
 
-def _load(request: ExportRequest) -> Classifier:
+def _load(request: ExportRequest, digest: str) -> Classifier:
     from mdm_studio.services.classifier import load_classifier
 
-    return load_classifier(request.classifier, backbone=request.backbone, device=request.device)
+    return load_classifier(request.classifier, backbone=request.backbone, device=request.device, digest=digest)
 
 
 def _one_by_one(
@@ -243,7 +260,7 @@ def _one_by_one(
     from mdm_studio.io.feature_cache import FeatureCache
     from mdm_studio.services.batch import predict_file
 
-    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES) if request.cache else None
+    cache = FeatureCache(request.cache, max_bytes=CACHE_BYTES, optional=True) if request.cache else None
     for path in paths:
         if stop():
             return
@@ -274,13 +291,13 @@ def preview(
 
 
 @contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _held(out: Path) -> Iterator[FolderLock]:
     try:
         lock = FolderLock(out)
     except ProjectError as error:
         raise OutputError(f"another export is writing into {out}: wait for it, stop it, or choose another folder") from error
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 

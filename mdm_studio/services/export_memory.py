@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from mdm_studio.config import user_data_dir
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.user_files import read_user_file, write_user_file
 from mdm_studio.services.export_form import ExportChoices, Source
 
 _FILE = "export-form.json"
@@ -44,11 +42,8 @@ class Memory:
 
 def read_memory() -> Memory:
     """What is remembered; a missing or damaged file is as good as none."""
-    try:
-        values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return Memory()
-    if not isinstance(values, Mapping) or values.get("version") != _VERSION:
+    values = read_user_file(_FILE, dict[str, Any]) or {}
+    if values.get("version") != _VERSION:
         return Memory()
     root, job = values.get("root"), values.get("job")
     return Memory(ExportChoices.from_json(values.get("choices")), root if isinstance(root, str) else "", str(job or ""))
@@ -63,4 +58,4 @@ def write_memory(memory: Memory) -> None:
         If the user's data folder cannot be written.
     """
     facts = {"version": _VERSION, "choices": memory.choices.to_json(), "root": memory.root, "job": memory.job}
-    write_json(user_data_dir() / _FILE, facts)
+    write_user_file(_FILE, facts)

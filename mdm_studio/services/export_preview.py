@@ -19,6 +19,7 @@ from mdm_studio.io.images import BasePlane, Plane, open_image
 from mdm_studio.services.batch import background_of
 from mdm_studio.services.classifier import load_classifier
 from mdm_studio.services.export_request import PredictOptions
+from mdm_studio.services.image_kinds import differences
 
 PREVIEW = 1024
 """Rows and columns that a preview shows, at most."""
@@ -71,6 +72,7 @@ def preview(
     """
     fitted = load_classifier(classifier, backbone=backbone, device=device)
     with open_image(path, fitted.info.channels) as image:
+        differences(fitted.info, image, str(path))
         part = _Part(image.plane(0), centre)
         raw = part.read(slice(None), slice(None))
         shape = raw.shape[1:]
@@ -110,6 +112,9 @@ class _Part(BasePlane):
 
     def sample(self, max_pixels: int = 1 << 20) -> Pixels:
         return self._plane.sample(max_pixels)
+
+    def changed(self) -> bool:
+        return self._plane.changed()
 
     def _region(self, rows: slice, cols: slice) -> Pixels:
         top, left = self.corner

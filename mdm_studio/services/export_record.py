@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import output_error
-from mdm_studio.io.classifier_file import ClassifierInfo
+from mdm_studio.io.file_signature import Signature, describing, signature
 from mdm_studio.io.images import image_name
 from mdm_studio.io.masks import has_whole
 from mdm_studio.io.tables import is_whole_table
@@ -34,8 +32,6 @@ from mdm_studio.services.export_request import PredictOptions
 
 REPORT = "export.json"
 JOURNAL = ".export.jsonl"
-Signature = tuple[int, int]
-"""Bytes and time of change of a file."""
 Verdict = Literal["do", "keep", "refuse"]
 
 _VERSION = 1  # of what is written for the same settings
@@ -51,24 +47,15 @@ class FileEntry:
         Digest of the classifier and the settings that it was written with; empty while its image is begun and not done.
     source, written : (int, int)
         Signature of the image it was made of, and its own when it was written.
+    left_out, notes : tuple of str
+        What was not read of that image, and what else should be known of it; see `ImageFile`.
     """
 
     recipe: str
     source: Signature
     written: Signature
-
-
-def classifier_digest(info: ClassifierInfo, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Hex digest of everything about a classifier that its masks depend on: the same fit saved twice has one digest."""
-    facts = asdict(info)
-    for name in ("training", "ensemble", "backbone", "head", "embedded"):  # how it was made, and a name that may change
-        del facts[name]
-    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {value.shape} {value.dtype.str}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]:
@@ -80,16 +67,6 @@ def recipes(digest: str, options: PredictOptions, smooth: int) -> dict[str, str]
         facts = [*common, objects] if kind in ("objects", "csv", "parquet") else common
         found[kind] = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
     return found
-
-
-def signature(path: Path) -> Signature | None:
-    """Signature of a file, or of what describes a zarr folder; None if it is not there."""
-    try:
-        inner = next((path / name for name in ("zarr.json", ".zattrs") if (path / name).is_file()), path)
-        facts = inner.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns
 
 
 class Record:
@@ -130,7 +107,10 @@ class Record:
         states = {}
         for kind, path in outputs.items():
             entry = self.files.get(self._key(path))
-            states[path] = judge(entry, signature(path), source, wanted[kind], whole=lambda p=path: is_whole(p))
+            there = signature(path)
+            if entry is not None and entry.written == describing(path):  # as zarr folders were noted before
+                there = entry.written
+            states[path] = judge(entry, there, source, wanted[kind], whole=lambda p=path: is_whole(p))
         if all(state in ("current", "edited") for state in states.values()):
             return "keep", "already there"
         for path, state in states.items():
@@ -148,11 +128,42 @@ class Record:
                 now[self._key(path)] = FileEntry("", (0, 0), (0, 0))
         self._note(now)
 
-    def done(self, image: Path, outputs: Mapping[str, Path], wanted: Mapping[str, str]) -> None:
-        """Note what was written for an image."""
-        source = signature(image) or (0, 0)
-        now = {self._key(path): FileEntry(wanted[kind], source, signature(path) or (0, 0)) for kind, path in outputs.items()}
-        self._note(now)
+    def done(
+        self,
+        outputs: Mapping[str, Path],
+        wanted: Mapping[str, str],
+        source: Signature = (0, 0),
+        written: Mapping[str, Signature] | None = None,
+    ) -> None:
+        """Note what was written.
+
+        Parameters
+        ----------
+        outputs, wanted : mapping
+            File and recipe of each kind of output.
+        source : (int, int)
+            Signature of the image, taken before it was opened.
+        written : mapping, optional
+            Signatures of the outputs, taken when they were written; otherwise those of now.
+        """
+        known = written or {}
+        self._note(
+            {
+                self._key(path): FileEntry(wanted[kind], source, known.get(kind) or signature(path) or (0, 0))
+                for kind, path in outputs.items()
+            }
+        )
+
+    def remark(self, outputs: Mapping[str, Path], left_out: tuple[str, ...], notes: tuple[str, ...]) -> None:
+        """Note what was left out of the image that `outputs` were made of, for runs that find them there."""
+        if left_out or notes:
+            keys = [self._key(path) for path in outputs.values()]
+            self._note({key: replace(self.files[key], left_out=left_out, notes=notes) for key in keys})
+
+    def remarks(self, outputs: Mapping[str, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `remark` noted: what was left out, and notes."""
+        entries = [self.files[key] for key in map(self._key, outputs.values()) if key in self.files]
+        return (entries[0].left_out, entries[0].notes) if entries else ((), ())
 
     def finish(self) -> None:
         """Forget the unfinished run; its files stand in the report."""
@@ -160,7 +171,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """The "files" of the report: those that are still there."""
-        return {key: asdict(entry) for key, entry in self.files.items() if (self._out / key).exists()}
+        return {key: asdict(entry) for key, entry in self.files.items() if os.path.exists(self._out / key)}
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._out).as_posix()
@@ -239,7 +250,12 @@ def _read_lines(path: Path) -> Sequence[dict[str, FileEntry]]:
 
 
 def _entries(facts: Mapping[str, Any]) -> dict[str, FileEntry]:
-    return {key: FileEntry(each["recipe"], _pair(each["source"]), _pair(each["written"])) for key, each in facts.items()}
+    return {key: _entry(each) for key, each in facts.items()}
+
+
+def _entry(facts: Mapping[str, Any]) -> FileEntry:
+    left_out, notes = (tuple(map(str, facts.get(name, ()))) for name in ("left_out", "notes"))  # reports of old have none
+    return FileEntry(facts["recipe"], _pair(facts["source"]), _pair(facts["written"]), left_out, notes)
 
 
 def _pair(values: Sequence[int]) -> Signature:

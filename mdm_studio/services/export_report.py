@@ -94,6 +94,7 @@ class Report:
             "filters": info.filters,
             "precision": info.precision,
             "channels": info.channels,
+            "fitted_on": None if info.images is None else asdict(info.images),
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -112,8 +113,11 @@ class Report:
             "state": result.state,
             "message": result.message,
             "seconds": round(result.seconds, 3),
+            "differs": result.differs,
             "objects": result.objects,
             "pixels": {str(value): count for value, count in result.pixels.items()},
+            "left_out": list(result.left_out),
+            "notes": list(result.notes),
             "outputs": {kind: file.relative_to(out).as_posix() for kind, file in result.outputs.items()},
         }
 

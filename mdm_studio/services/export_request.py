@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
+from mdm_studio.io.file_signature import Signature
 from mdm_studio.io.masks import MaskFormat, mask_path
+from mdm_studio.io.remarks import remarks
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -76,6 +78,40 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """Certificates for a scheduler that stands elsewhere, as PEM files; what is None is that of dask's configuration.
+
+    Attributes
+    ----------
+    ca_file : Path or None
+        Certificate of the authority that signed those of the cluster.
+    cert, key : Path or None
+        Our certificate, and its key unless that stands in the same file.
+    """
+
+    ca_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return any(vars(self).values())
+
+    def absolute(self) -> TlsFiles:
+        """The same as another process needs them."""
+        return TlsFiles(*(path and path.expanduser().absolute() for path in vars(self).values()))
+
+    def security(self) -> dict[str, str]:
+        """Arguments of `distributed.Security`."""
+        names = {"tls_ca_file": self.ca_file, "tls_client_cert": self.cert, "tls_client_key": self.key}
+        return {name: str(path) for name, path in names.items() if path is not None}
+
+    def to_json(self) -> dict[str, str]:
+        """Name -> path of those that there are."""
+        return {name: str(path) for name, path in vars(self).items() if path is not None}
+
+
+@dataclass(frozen=True)
 class ExportRequest:
     """Everything an export needs, on whichever machine and process it runs.
 
@@ -97,6 +133,8 @@ class ExportRequest:
         Processes of this machine that share the images; 0 runs in this one.
     scheduler : str
         Address of a dask scheduler whose workers share the images; empty for none.
+    tls : TlsFiles
+        Certificates for that scheduler, if its address is tls://.
     """
 
     classifier: Path
@@ -107,10 +145,18 @@ class ExportRequest:
     cache: Path | None = None
     workers: int = 0
     scheduler: str = ""
+    tls: TlsFiles = TlsFiles()
 
     def __post_init__(self) -> None:
         if self.workers and self.scheduler:
             raise UsageError("--workers and --scheduler contradict each other: give one of them")
+        if self.tls and not self.encrypted:
+            raise UsageError("--tls-ca-file, --tls-cert and --tls-key are for a --scheduler whose address is tls://HOST:PORT")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether a scheduler that stands elsewhere is reached by TLS."""
+        return self.scheduler.startswith("tls://")
 
     def resolved(self) -> ExportRequest:
         """The same with absolute paths, as another process needs them."""
@@ -120,6 +166,7 @@ class ExportRequest:
             images=tuple(path.expanduser().absolute() for path in self.images),  # a link keeps its own name
             options=replace(self.options, out=self.options.out.expanduser().resolve()),
             cache=self.cache.expanduser().resolve() if self.cache else None,
+            tls=self.tls.absolute(),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +177,7 @@ class ExportRequest:
         facts["images"] = [str(path) for path in resolved.images]
         facts["options"]["out"] = str(resolved.options.out)
         facts["options"]["tables"] = list(resolved.options.tables)
+        facts["tls"] = resolved.tls.to_json()
         return {"kind": KIND, "version": VERSION, **facts}
 
     @classmethod
@@ -159,6 +207,7 @@ class ExportRequest:
                 Path(facts["cache"]) if facts["cache"] else None,
                 facts["workers"],
                 facts["scheduler"],
+                TlsFiles(**{name: Path(path) for name, path in facts.get("tls", {}).items()}),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise JobError(f"the settings of this export are damaged ({error}): start it again") from error
@@ -184,6 +233,12 @@ class FileResult:
         Why it failed or was skipped; of an image that is done what should be known of it.
     objects : int
         Objects found.
+    differs : str
+        What differs from the images that the classifier was fitted on, in words that do not name the image.
+    source, written : (int, int), mapping
+        Signatures of the image, taken before it was opened, and of each output, when it was written.
+    left_out, notes : tuple of str
+        Parts of the image's file that were not read, and what else should be known of it; see `ImageFile`.
     """
 
     image: Path
@@ -193,6 +248,21 @@ class FileResult:
     pixels: dict[int, int] = field(default_factory=dict)
     message: str = ""
     objects: int = 0
+    differs: str = ""
+    source: Signature = (0, 0)
+    written: Mapping[str, Signature] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failure(self) -> str:
+        """The message of one that failed, with the name of its file."""
+        return self.message if str(self.image) in self.message else f"{self.image}: {self.message}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Both, in words."""
+        return remarks(self.left_out, self.notes)
 
 
 @dataclass(frozen=True)
@@ -210,4 +280,4 @@ def raise_failures(results: Sequence[FileResult]) -> None:
     """Raise an `InputError` that counts the images that failed and repeats the first reason; nothing if none failed."""
     failed = [result for result in results if result.state == "failed"]
     if failed:
-        raise InputError(f"{len(failed)} of {len(results)} images failed, the first: {failed[0].message}")
+        raise InputError(f"{len(failed)} of {len(results)} images failed, the first: {failed[0].failure}")

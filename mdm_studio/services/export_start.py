@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mdm_studio.errors import ClassifierError, JobError
-from mdm_studio.io.atomic import replacing
+from mdm_studio.io.atomic import make_folder, replacing
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, request_of
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Start:
         """
         request_of(self.choices, self.facts, Path(CLASSIFIER), self.cache)  # before anything is written
         kept = self.facts.out / CLASSIFIER
+        make_folder(self.facts.out)
         if self.choices.classifier == "file":
             _copy(Path(self.choices.file).expanduser(), kept)
         else:

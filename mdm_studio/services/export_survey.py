@@ -11,13 +11,13 @@ from types import MappingProxyType
 
 from mdm_studio.errors import ClassifierError, InputError
 from mdm_studio.io.classifier_file import read_classifier
+from mdm_studio.io.file_signature import signature
 from mdm_studio.io.images import ImageFile, check_unique_names, find_images, image_name, open_image
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, Source, options_of, out_of
-from mdm_studio.services.export_record import Record, judge, signature
+from mdm_studio.services.export_record import Record, judge
+from mdm_studio.services.image_kinds import MICROMETRES
 
 LOOKED_AT = 16  # images opened, from the first to the last; formats without tiles are decoded for it, and the others are alike
-_MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
-_MICROMETRES |= {"inch": 25_400.0}
 _SAME = 0.01  # areas of a pixel that differ by less are one scale
 _NOTHING: Mapping[Source, str] = {
     "project": "The project has no images yet: add some.",
@@ -138,7 +138,7 @@ def _look(images: Sequence[Path]) -> _Sample:
 
 def _area(image: ImageFile) -> float:
     """Of a pixel, in µm²; 0 if the image does not say."""
-    micrometres = _MICROMETRES.get(image.unit or "", 0.0)
+    micrometres = MICROMETRES.get(image.unit or "", 0.0)
     return image.pixel_size[0] * image.pixel_size[1] * micrometres**2 if image.pixel_size else 0.0
 
 

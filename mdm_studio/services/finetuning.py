@@ -26,13 +26,14 @@ from mdm_studio.engine.finetune import UNLABELLED, FinetuneConfig, FinetuneStep,
 from mdm_studio.engine.heads import identity_ensemble
 from mdm_studio.engine.recipes import Place
 from mdm_studio.errors import UsageError
-from mdm_studio.io.classifier_file import ClassifierInfo, EmbeddedBackbone, LabelClass
+from mdm_studio.io.classifier_file import ClassifierInfo, EmbeddedBackbone, LabelClass, SeenImages
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.io.images import find_images, open_image
-from mdm_studio.io.labels import check_learnable, find_labels, read_labels
+from mdm_studio.io.images import ImageFile, find_images, open_image
+from mdm_studio.io.labels import check_learnable, find_labels, read_labels_of
 from mdm_studio.nn.finetuned import FineTuned
 from mdm_studio.services.classifier import Classifier, unpacked
-from mdm_studio.services.fitting import FitRequest, FitStep, mixed_polarities, named_classes
+from mdm_studio.services.fitting import FitRequest, FitStep, mixed_polarities, named_classes, said, survey_images
+from mdm_studio.services.image_kinds import seen_images
 
 HEAD = "finetune"
 """Its name among ``mdm_studio.heads``."""
@@ -68,7 +69,9 @@ def finetune_classifier(request: FitRequest, cache: FeatureCache | None) -> Gene
     )
     invert = (yield from mixed_polarities(paths, request.channels)) if request.invert is None else request.invert
     config = dataclasses.replace(request.finetune, invert=invert)
+    kinds = survey_images(label_files, request.channels)
     cells, classes, counts = _survey(label_files, request, settings.scales[0])
+    yield from said(kinds, classes, request)
     names = named_classes(classes, request)
     net = with_readers(backbone, settings.blocks, len(classes))
     patches = yield from _patches(cells, request, backbone, settings, classes, side_of(net, config))
@@ -83,8 +86,10 @@ def finetune_classifier(request: FitRequest, cache: FeatureCache | None) -> Gene
         "loss": round(step.loss, 5),
         "seconds": round(time.perf_counter() - begin, 3),
     }
+    seen = seen_images(kinds.values(), backbone.card.intensity)
+    name = _name(request, backbone)
     facts = ClassifierFacts(
-        names, _name(request, backbone), request.smooth, request.channels, request.unlabelled, config, training, request.bf16
+        names, name, request.smooth, request.channels, request.unlabelled, config, training, request.bf16, seen
     )
     return fine_tuned(step.snapshot(), backbone.card, settings, facts, device)
 
@@ -147,23 +152,25 @@ def _survey(
     """Where labelled pixels are, which classes they have, and how many of each there are."""
     cells: list[_Cell] = []
     counts: dict[int, int] = {}
+    maps = 0
     for path, label_path in label_files.items():
         with open_image(path, request.channels) as image:
-            planes, shape = image.planes, (image.height, image.width)
-        for plane in range(planes):
-            label_map = _read(label_path, shape, plane, request)
-            values, numbers = np.unique(label_map, return_counts=True)
-            for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-                if value != request.unlabelled:
-                    counts[value] = counts.get(value, 0) + number
-            labelled = np.ones(shape, bool) if request.unlabelled is None else label_map != request.unlabelled
-            cells += [_Cell(path, label_path, plane, row, col) for row, col in occupied(labelled, CELL * scale)]
-    classes = check_learnable([np.array(list(counts), np.uint16)] if counts else [], request.unlabelled)
+            for plane in range(image.planes):
+                label_map = _read(label_path, image, plane, request)
+                maps += 1
+                values, numbers = np.unique(label_map, return_counts=True)
+                for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+                    if value != request.unlabelled:
+                        counts[value] = counts.get(value, 0) + number
+                everywhere = request.unlabelled is None
+                labelled = np.ones(label_map.shape, bool) if everywhere else label_map != request.unlabelled
+                cells += [_Cell(path, label_path, plane, row, col) for row, col in occupied(labelled, CELL * scale)]
+    classes = check_learnable([np.array(list(counts), np.uint16)], request.unlabelled, maps=maps)
     return cells, classes, dict(sorted(counts.items()))
 
 
-def _read(path: Path, shape: tuple[int, int], plane: int, request: FitRequest) -> LabelMap:
-    label_map = read_labels(path, shape, plane)
+def _read(path: Path, image: ImageFile, plane: int, request: FitRequest) -> LabelMap:
+    label_map = read_labels_of(path, image, plane)
     return (label_map > 0).astype(np.uint8) if request.objects else label_map
 
 
@@ -184,7 +191,7 @@ def _patches(
         yield FitStep("images", number / len(by_plane), path.name)
         with open_image(path, request.channels) as image:
             source = PlaneFeatures(backbone, image.plane(plane), settings)
-            indices = class_indices(_read(label_path, (image.height, image.width), plane, request), classes)
+            indices = class_indices(_read(label_path, image, plane, request), classes)
             patches += plane_patches(source, _reading(indices), places, side)
     return patches
 
@@ -280,6 +287,7 @@ class ClassifierFacts:
     config: FinetuneConfig
     training: dict[str, Any]
     bf16: bool = False
+    images: SeenImages | None = None
 
 
 def fine_tuned(
@@ -325,6 +333,7 @@ def fine_tuned(
         training=facts.training,
         head=HEAD,
         embedded=True,
+        images=facts.images,
     )
     return Classifier(info, identity_ensemble(len(facts.classes)), backbone, embedded)
 

@@ -7,7 +7,7 @@ labelled pixels, take their features, train the members.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,10 +31,11 @@ from mdm_studio.errors import ChannelsError, UnreadableImageError, UsageError
 from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import find_images, open_image
-from mdm_studio.io.labels import check_learnable, find_labels, labelled_points, read_labels
+from mdm_studio.io.labels import check_learnable, find_labels, labelled_points, many_classes, read_labels_of
 from mdm_studio.io.masks import class_palette
 from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 from mdm_studio.services.classifier import Classifier
+from mdm_studio.services.image_kinds import ImageKind, check_alike, mixed_words, seen_images
 
 TRAINING_BYTES = 512 * 2**20
 """Memory for the features of the labelled pixels; of more pixels than fit, a sample is taken."""
@@ -67,6 +68,8 @@ class FitRequest:
         Learn from a second view of each labelled image too, with dark and bright exchanged: the same labels then also teach
         what dark objects on bright ground look like, and shape and texture come to count for more than brightness. None does
         so if the images have both, see `mdm_studio.engine.polarity`.
+    many_classes : bool
+        More classes than `mdm_studio.io.labels.MANY_CLASSES` are meant: nothing is said of them.
     smooth : int
         Radius of the guided filter that predictions get, in pixels; 0 for none.
     head : str
@@ -88,6 +91,7 @@ class FitRequest:
     invert: bool | None = None
     smooth: int = SMOOTH
     class_names: tuple[str, ...] = ()
+    many_classes: bool = False
     channels: tuple[int, ...] | None = None
     bf16: bool = False
     device: str = "auto"
@@ -98,11 +102,12 @@ class FitRequest:
 
 @dataclass(frozen=True)
 class FitStep:
-    """Progress of a fit: what is going on, the share of it that is done, and a note."""
+    """Progress of a fit: what is going on, the share of it that is done, a note, and what the user should know."""
 
     what: str
     done: float
     note: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,10 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
     invert = (yield from mixed_polarities(paths, request.channels)) if request.invert is None else request.invert
     views = [settings, replace(settings, inverted=True)] if invert else [settings]
     limit = min(pixel_limit(TRAINING_BYTES, width), TRAINING_PIXELS) // len(views)
+    kinds = survey_images(label_files, request.channels)
     planes = list(_read_points(label_files, request, limit))
     classes = check_learnable([plane.values for plane in planes], request.unlabelled)
+    yield from said(kinds, classes, request)
     names = named_classes(classes, request)
     planes = _limited(planes, limit, request.ensemble)
     features, values = yield from gather_features(planes, backbone, views, request.channels, cache)
@@ -185,8 +192,33 @@ def fit_classifier(request: FitRequest, cache: FeatureCache | None) -> Generator
         unlabelled=request.unlabelled,
         ensemble=asdict(request.ensemble),
         training=training,
+        images=seen_images(kinds.values(), backbone.card.intensity),
     )
     return Classifier(info, ensemble, backbone)
+
+
+def survey_images(label_files: Mapping[Path, Path], channels: tuple[int, ...] | None) -> dict[Path, ImageKind]:
+    """The kind of each labelled image.
+
+    Raises
+    ------
+    ChannelsError
+        If their channels differ, so that no classifier can be fitted on all of them.
+    """
+    kinds: dict[Path, ImageKind] = {}
+    for path in label_files:
+        with open_image(path, channels) as image:
+            kinds[path] = ImageKind.of(image)
+    check_alike(kinds)
+    return kinds
+
+
+def said(kinds: Mapping[Path, ImageKind], classes: Sequence[int], request: FitRequest) -> Iterator[FitStep]:
+    """What the user should know of the labels and images before minutes are spent on them."""
+    named = len(request.class_names) == len(classes)
+    for words in (mixed_words(kinds.values()), "" if named or request.many_classes else many_classes(classes)):
+        if words:
+            yield FitStep("labels", 0.0, warning=words)
 
 
 def mixed_polarities(paths: Sequence[Path], channels: tuple[int, ...] | None) -> Generator[FitStep, None, bool]:
@@ -203,12 +235,11 @@ def _read_points(label_files: dict[Path, Path], request: FitRequest, limit: int)
     for path, label_path in label_files.items():
         with open_image(path, request.channels) as image:
             for plane in range(image.planes):
-                label_map = read_labels(label_path, (image.height, image.width), plane)
+                label_map = read_labels_of(label_path, image, plane)
                 if request.objects:
                     label_map = (label_map > 0).astype(np.uint8)
                 rows, cols, values = labelled_points(label_map, request.unlabelled, limit=limit, seed=request.ensemble.seed)
-                if len(rows):
-                    yield LabelledPoints(path, plane, rows, cols, values)
+                yield LabelledPoints(path, plane, rows, cols, values)  # of no pixels, perhaps
 
 
 def named_classes(classes: Sequence[int], request: FitRequest) -> tuple[LabelClass, ...]:
@@ -259,6 +290,8 @@ def gather_features(
         with open_image(points.path, channels) as image:
             for view, settings in enumerate(views):
                 source = PlaneFeatures(backbone, image.plane(points.plane), settings, cache)
+                if source.window.note and not view:
+                    yield FitStep("features", number / len(planes), warning=f"{source.plane.name}: {source.window.note}")
                 tile_rows, tile_cols = points.rows // source.grid.tile[0], points.cols // source.grid.tile[1]
                 for row, col in sorted(set(zip(tile_rows.tolist(), tile_cols.tolist(), strict=True))):
                     here = (tile_rows == row) & (tile_cols == col)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.arrays import Pixels, dtype_range, intensity_window, normalise
+from mdm_studio.arrays import Pixels, dtype_range, intensity_window, normalise, percentiles
 from mdm_studio.errors import NoImagesError, UnreadableImageError
 from mdm_studio.io.images import ImageFile, Plane, find_images, open_image
 
@@ -44,7 +44,10 @@ class SurveyStep:
 
 @dataclass(frozen=True)
 class SurveyedImage:
-    """Facts about one readable image; `low` and `high` are raw values that nearly all pixels lie between."""
+    """Facts about one readable image.
+
+    `low` and `high` are raw values that nearly all pixels lie between; `remarks` say what is left out of it, see `ImageFile`.
+    """
 
     path: Path
     height: int
@@ -55,6 +58,7 @@ class SurveyedImage:
     dtype: str
     low: float
     high: float
+    remarks: tuple[str, ...] = ()
 
     @property
     def contrast(self) -> float:
@@ -138,6 +142,7 @@ class FolderSurvey:
             return ("None of these files can be read as an image.",)
         found = (
             _unreadable(self),
+            _left_out(self.images),
             _mixed_channels(self.images, reads),
             _small(self.images, crop * scale),
             _few(self, crop * scale),
@@ -215,10 +220,9 @@ def _look(plane: Plane) -> Pixels:
 
 def _facts(path: Path, image: ImageFile, pixels: Pixels) -> SurveyedImage:
     finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-    return SurveyedImage(
-        path, image.height, image.width, image.planes, image.channels, image.rgb, image.dtype.name, float(low), float(high)
-    )
+    low, high = percentiles(finite) if finite.size else (0.0, 0.0)
+    size = (image.height, image.width, image.planes, image.channels)
+    return SurveyedImage(path, *size, image.rgb, image.dtype.name, float(low), float(high), image.remarks)
 
 
 def _used_range(dtype: np.dtype[np.generic]) -> float:
@@ -228,8 +232,7 @@ def _used_range(dtype: np.dtype[np.generic]) -> float:
 
 def _signature(pixels: Pixels) -> NDArray[np.float32]:
     """A small grey picture, mean 0 and length 1: the scalar product of two is their correlation."""
-    grey = pixels.astype(np.float32).mean(0)
-    grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
+    grey = normalise(pixels, intensity_window(pixels, "percentile", joint=True)).mean(0)
     small = _shrunk(grey[None], _SIGNATURE, _SIGNATURE)[0]
     small -= small.mean()
     signature: NDArray[np.float32] = (small / (float(np.linalg.norm(small)) or 1.0)).ravel()
@@ -305,6 +308,13 @@ def _unreadable(survey: FolderSurvey) -> str:
     if not count:
         return ""
     return f"{count:,} of {survey.looked_at:,} files cannot be read and will be left out; they are named below."
+
+
+def _left_out(images: Sequence[SurveyedImage]) -> str:
+    odd = [image for image in images if image.remarks]
+    if not odd:
+        return ""
+    return f"{_some(len(odd), len(images))} not read whole or as meant ({odd[0].path.name}: {'; '.join(odd[0].remarks)})."
 
 
 def _mixed_channels(images: Sequence[SurveyedImage], reads: int | None) -> str:

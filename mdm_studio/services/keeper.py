@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psygnal import Signal
 
 from mdm_studio.config import user_data_dir
-from mdm_studio.errors import MDMStudioError, ProjectError
+from mdm_studio.errors import FolderLostError, MDMStudioError, ProjectError
 from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.label_store import SUFFIX
-from mdm_studio.services.autosave import Autosave
+from mdm_studio.services.autosave import Autosave, Region
 from mdm_studio.services.live_core import LiveImage, LiveSettings
 from mdm_studio.services.live_plan import Window
 from mdm_studio.services.project import ImageFacts, Project, ProjectState, image_key
@@ -48,10 +50,17 @@ class Keeper:
     on_problem, on_recovery : callable
         As for `Autosave`.
 
+    Attributes
+    ----------
+    lost_changed : Signal
+        Why the folder is not the project any more, in words, or an empty text: see `lost`.
+
     Notes
     -----
     `opened` and `forget` are called on one thread, the one that takes strokes over; all else on any.
     """
+
+    lost_changed = Signal(str)
 
     def __init__(
         self,
@@ -74,6 +83,21 @@ class Keeper:
     def folder(self) -> Path | None:
         """Where the work is kept; None before the first image of a recovery project."""
         return self._project.folder if self._project else self._folder
+
+    @property
+    def lost(self) -> str:
+        """Why nothing is saved, in words, while the folder is not the project any more; empty if it is.
+
+        It was moved, removed or replaced, or its drive is gone. All strokes are in memory, and saving is tried again every few
+        seconds; `relocate` and `save_as` are the other ways out.
+        """
+        problem = self._autosave.problem if self._autosave is not None else None
+        return str(problem) if isinstance(problem, FolderLostError) else ""
+
+    @property
+    def found(self) -> Path | None:
+        """Where the lost project is now, as far as the system tells."""
+        return self._project.place() if self._project is not None and self.lost else None
 
     @property
     def automatic(self) -> bool:
@@ -124,7 +148,7 @@ class Keeper:
             if self._project is not None:
                 return None
             self._project = self._choose_project(key)
-            self._autosave = Autosave(self._project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
+            self._autosave = self._saving(self._project)
             self._state = state = self._project.state
         if not (state.classes or state.settings):
             return None
@@ -218,7 +242,9 @@ class Keeper:
         return None
 
     def save_as(self, folder: Path) -> None:
-        """Copy the project and go on in the copy.
+        """Copy the project and go on in the copy, also where the project can be written no longer.
+
+        Of a project whose folder is lost the copy has what is in memory: the strokes of all open images.
 
         Raises
         ------
@@ -227,21 +253,102 @@ class Keeper:
         """
         if self._project is None or self._autosave is None:
             raise ProjectError("there is nothing to save yet: choose an image first")
-        self._autosave.flush()
+        with contextlib.suppress(MDMStudioError):  # what is not written there is written to the copy
+            self._autosave.flush()
         self._project.copy_to(folder)
         project = Project.open(folder)
-        for key in self._images:
-            project.open_labels(key, self._state.images[key])
+        try:
+            for key in self._images:
+                project.open_labels(key, self._state.images[key])
+        except BaseException:
+            project.close()
+            raise
         old, saving = self._project, self._autosave
         with self._changing:
             self._folder, self._project = folder, project
-            self._autosave = Autosave(project, self._read, on_problem=self._on_problem, on_recovery=self._on_recovery)
+            self._autosave = self._saving(project)
             self.change(lambda state: state)
-        for key in self._images:  # what was painted while it was copied
-            for index, rows, cols in project.labels(key).painted_chunks():
-                self._autosave.mark(key, index, rows, cols)
-        saving.close()
+        saving.stop()
+        for region in self._everything():
+            self._autosave.mark(*region)
+        self._autosave.flush()
         old.close()
+        self.lost_changed.emit("")
+        self._tell_left_behind(project)
+
+    def relocate(self, folder: Path) -> None:
+        """Go on where the project's folder is now.
+
+        Raises
+        ------
+        ProjectError, OutputError
+            If it is not this project, or cannot be written; the session goes on as it was.
+        """
+        if self._autosave is None:
+            raise ProjectError("the project is not open: open it again")
+        with self._changing:
+            before = self.project.folder
+            self.project.relocate(folder)
+            if self._folder is not None:
+                self._folder = self.project.folder
+            # images that were moved with it are found along their paths from the project
+            near = ProjectState.from_json(self._state.to_json(before), self.project.folder, []).images
+            self.change(lambda state: replace(state, images={**state.images, **near}))
+        for region in self._everything():
+            self._autosave.mark(*region)
+        self._autosave.flush()
+
+    def retry(self) -> None:
+        """Save now, for example when the drive is back.
+
+        Raises
+        ------
+        ProjectError, OutputError
+            If it cannot be saved yet.
+        """
+        if self._autosave is not None:
+            self._autosave.flush()
+
+    def _saving(self, project: Project) -> Autosave:
+        return Autosave(
+            project,
+            self._read,
+            on_problem=self._problem,
+            on_recovery=self._recovered,
+            everything=self._everything,
+        )
+
+    def _problem(self, text: str) -> None:
+        self._on_problem(text)
+        if self.lost:
+            self.lost_changed.emit(text)
+
+    def _recovered(self) -> None:
+        self._on_recovery()
+        self.lost_changed.emit("")
+
+    def _everything(self) -> Iterator[Region]:
+        """Whatever is painted in open images, and what is on disk of them."""
+        images, keys = dict(self._images), dict(self._keys)
+        for block, _ in self._strokes:
+            key = keys.get(block.plane.image)
+            if key in images:
+                yield key, images[key].index(block.plane.plane), *block.pixels
+        for name, key in keys.items():
+            image, labels = images[key], self.project.labels(key)
+            for index, rows, cols in labels.painted_chunks():
+                yield key, index, rows, cols
+            if not self._strokes.knows(name):  # it is being looked through
+                for index in np.ndindex(*image.source.stack_shape):
+                    yield key, index, slice(0, image.source.height), slice(0, image.source.width)
+
+    def _tell_left_behind(self, project: Project) -> None:
+        """Name images that were painted and are not open: their strokes were in the lost folder alone."""
+        kept = set(project.labelled())
+        gone = [facts.name for key, facts in self.state.images.items() if facts.painted and key not in kept]
+        if gone:
+            more = f" and {len(gone) - 1} more images" if len(gone) > 1 else ""
+            self._on_problem(f"the strokes of {gone[0]}{more} are not in the copy: they are in the folder that was lost")
 
     def close(self) -> None:
         """Save what is pending and end; a failure is told to `on_problem`."""

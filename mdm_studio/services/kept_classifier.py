@@ -34,12 +34,15 @@ class KeptClassifier:
 
         Raises
         ------
+        FolderLostError
+            If the folder is the project no longer.
         OutputError
             If it cannot be written.
         """
         with self._saving:
             known = self._known_by()
             if known is not None and known != self._saved:
+                self._keeper.project.check()
                 self._session.save_classifier(self._keeper.project.classifier)
                 self._saved = known
 

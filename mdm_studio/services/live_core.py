@@ -113,6 +113,7 @@ class LiveCore:
     labels_absorbed = Signal(str, int, Window)
     suggested = Signal(Suggestion)
     failed = Signal(str)
+    noticed = Signal(str)
     updated = Signal(str, float)
     jobs_changed = Signal(frozenset)
 
@@ -214,6 +215,8 @@ class LiveCore:
         learnt = bench.head.facts.number if bench.head else 0
         stale = partial(self._is_stale, bench, task)
         self._guarded(lambda: bench.carry_out(task, stale, self._report_loss, head=role == "head"), (task,))
+        while bench.kinds.words:
+            self.noticed.emit(bench.kinds.words.pop(0))
         if bench.head and bench.head.facts.number != learnt:
             self._loss = bench.head.loss
             if bench.head.facts.converged and bench.head.facts.labels == self.strokes.generation:

@@ -88,7 +88,6 @@ class FineTuning(ClassEditing):
     """
 
     finetune_changed = Signal(FinetuneState)
-    noticed = Signal(str)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.finetuning = FinetuneState()
@@ -381,6 +380,7 @@ class FineTuning(ClassEditing):
         self, step: FinetuneStep, base: BackboneCard, read: FeatureSettings, lesson: _Lesson, config: FinetuneConfig
     ) -> Classifier:
         from mdm_studio.services.finetuning import ClassifierFacts, fine_tuned
+        from mdm_studio.services.image_kinds import ImageKind, seen_images
 
         assert self._backbone is not None
         table, settings = self.class_table(), self.settings
@@ -394,7 +394,9 @@ class FineTuning(ClassEditing):
             "loss": round(step.loss, 5),
             "seconds": round(step.seconds, 3),
         }
-        facts = ClassifierFacts(classes, settings.backbone, settings.smooth, None, 0, config, training)
+        kinds = {ImageKind.of(self.plane(plane)) for plane in lesson.planes}
+        seen = seen_images(kinds, base.intensity)
+        facts = ClassifierFacts(classes, settings.backbone, settings.smooth, None, 0, config, training, images=seen)
         return fine_tuned(step.snapshot(), base, read, facts, self._backbone.device)
 
     def _publish(self, run: object, classifier: Classifier, *, last: bool) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdm_studio.engine.heads import EnsembleConfig, TrainStep, pick_members, subsample, train_ensemble
+from mdm_studio.io.classifier_file import SeenImages
 from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 from mdm_studio.services.live_plan import Head, Stage
 from mdm_studio.services.strokes import Block
@@ -44,6 +45,8 @@ class LiveHead:
         Mean over members, the last one in training.
     training : mapping
         Facts for the classifier file.
+    seen : SeenImages or None
+        The images that it learnt from; None if that is not known.
     """
 
     facts: Head
@@ -52,6 +55,7 @@ class LiveHead:
     previews: Mapping[Stage, PixelMLPEnsemble]
     loss: float
     training: Mapping[str, object] = field(default_factory=dict)
+    seen: SeenImages | None = None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mdm_studio.engine.backbones import Backbone, find_backbone, load_backbone
+from mdm_studio.engine.backbones import Backbone, find_backbone, find_by_digest, load_backbone
 from mdm_studio.engine.devices import pick_device
 from mdm_studio.engine.features import FeatureSettings, FilterMap, MapSpec, PlaneFeatures
 from mdm_studio.engine.heads import EnsembleConfig, Prediction, predict_points, predict_window, sample_features, subsample
 from mdm_studio.engine.smoothing import guided_filter
+from mdm_studio.errors import BackboneError
 from mdm_studio.io.classifier_file import ClassifierInfo, LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import Plane
@@ -35,6 +36,7 @@ from mdm_studio.services.live_heads import (
     lesson,
     preview_parts,
 )
+from mdm_studio.services.live_kinds import LiveKinds
 from mdm_studio.services.live_plan import (
     COARSE,
     Extract,
@@ -64,6 +66,7 @@ from mdm_studio.services.tile_memory import (
 MEMBERS, HIDDEN = 6, (64, 32)
 """Members of a live ensemble, and widths of their layers: as good as the published ones (benchmarks/NOTES.md) and quicker."""
 _THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS or the number of cores has it
+_EXACT_BYTES = 384 << 20  # unsmoothed probabilities that are kept: 40 classes on a large screen
 _BAND = 64  # rows predicted at a time: between bands a newer stroke is noticed
 
 
@@ -176,6 +179,7 @@ class Bench:
         self._made: dict[Tile, Made] = {}
         self._exact: dict[Tile, _Exact] = {}
         self._doubt: dict[Tile, tuple[Window, NDArray[np.float32]]] = {}
+        self.kinds = LiveKinds(self.backbone.card.intensity)
 
     # ---- what is there -----------------------------------------------------------------------------------------------
 
@@ -347,9 +351,11 @@ class Bench:
             "invert": False,
             "iterations": steps,
         }
+        learnt = {block.plane: self.planes[block.plane].plane for block in samples if block.plane in self.planes}
+        seen = self.kinds.seen(learnt.values())
         with self.lock:
             if self.head is old:  # else a classifier was loaded meanwhile
-                self.head = LiveHead(facts, what.values, ensemble, parts, loss, training)
+                self.head = LiveHead(facts, what.values, ensemble, parts, loss, training, seen)
 
     def _gather(self, task: Learn) -> dict[Block, Sample]:
         """Samples of the task's tiles; only blocks that a stroke changed, or that have more features now, are read again."""
@@ -406,7 +412,20 @@ class Bench:
             self._doubt[task.tile] = (task.window, _every(found.uncertainty, task.step))
             self._exact = {tile: kept for tile, kept in self._exact.items() if kept.made.head == task.head}
             if not task.preview and self.smooth:
-                self._exact[task.tile] = _Exact(made, found)
+                self._keep_exact(task.tile, _Exact(made, found))
+
+    def _keep_exact(self, tile: Tile, exact: _Exact) -> None:
+        """Keep what is smoothed across the borders of tiles later; the oldest beyond `_EXACT_BYTES` stay as they are."""
+        self._exact.pop(tile, None)
+        self._exact[tile] = exact
+        held = sum(each.found.probabilities.nbytes for each in self._exact.values())
+        for old in list(self._exact)[:-1]:
+            if held <= _EXACT_BYTES:
+                break
+            dropped = self._exact.pop(old)
+            held -= dropped.found.probabilities.nbytes
+            if self._made.get(old) == dropped.made:
+                self._made[old] = replace(dropped.made, final=True)
 
     def _predict_coarse(self, task: Predict, head: LiveHead, source: PlaneFeatures) -> Prediction | None:
         coarse = self.tiles.coarse(task.tile)
@@ -470,37 +489,54 @@ class Bench:
         return _middles(source.brightness(task.window.rows, task.window.cols), task.step)
 
     def _settle(self, task: Settle) -> None:
-        """Put the tiles' results together and smooth them as one."""
+        """Smooth the tiles' results again, each with what the tiles around it show where the filter reaches."""
         head, source = self.head, self.planes[task.plane]
         if head is None or head.facts.number != task.head:
             return
-        window, step = task.window, task.step
-        height, width = -(-(window.bottom - window.top) // step), -(-(window.right - window.left) // step)
-        probabilities = np.zeros((len(head.values), height, width), np.float32)
-        uncertainty = np.zeros((height, width), np.float32)
-        done: dict[Tile, tuple[Window, Made]] = {}
         with self.lock:
-            pieces = [(t, e) for t, e in self._exact.items() if t.plane == task.plane and e.made.step == step]
-        for tile, exact in pieces:
-            part = exact.made.window.cut(window)
-            if exact.made.head != task.head or part.empty:
+            mine = {t: e for t, e in self._exact.items() if t.plane == task.plane and e.made.head == task.head}
+        pieces = {t: e for t, e in mine.items() if e.made.step == task.step and not e.made.window.cut(task.window).empty}
+        radius = max(self.smooth // task.step, 1) if self.smooth >= task.step else 0
+        for exact in pieces.values():  # of a whole slide not every tile in sight is there
+            part = exact.made.window.cut(task.window)
+            self._show(task.plane, part, task.step, self._settled(pieces.values(), part, task, source, radius), head)
+        with self.lock:
+            for tile, exact in pieces.items():
+                if self._made.get(tile) == exact.made:
+                    self._made[tile] = replace(exact.made, final=True)
+
+    def _settled(self, pieces: Iterable[_Exact], part: Window, task: Settle, source: PlaneFeatures, radius: int) -> Prediction:
+        """A part of the view, smoothed across the borders of tiles."""
+        reach, step = 2 * radius * task.step, task.step
+        window = Window(part.top - reach, part.bottom + reach, part.left - reach, part.right + reach).cut(task.window)
+        height, width = -(-(window.bottom - window.top) // step), -(-(window.right - window.left) // step)
+        probabilities = uncertainty = None
+        for exact in pieces:
+            near = exact.made.window.cut(window)
+            if near.empty:
                 continue
-            there, here = _places(part, window, step), _places(part, exact.made.window, step)
+            if probabilities is None or uncertainty is None:
+                probabilities = np.zeros((len(exact.found.probabilities), height, width), np.float32)
+                uncertainty = np.zeros((height, width), np.float32)
+            there, here = _places(near, window, step), _places(near, exact.made.window, step)
             probabilities[:, there[0], there[1]] = exact.found.probabilities[:, here[0], here[1]]
             uncertainty[there] = exact.found.uncertainty[here]
-            done[tile] = part, exact.made
-        guide = _middles(source.brightness(window.rows, window.cols), step)
-        smoothed = guided_filter(probabilities, guide, max(self.smooth // step, 1)) if self.smooth >= step else probabilities
-        for part, _ in done.values():  # of a whole slide not every tile in sight is there
-            rows, cols = _places(part, window, step)
-            found = smoothed[:, rows, cols]
-            self._show(task.plane, part, step, Prediction(found.argmax(0), found, uncertainty[rows, cols]), head)
-        with self.lock:
-            for tile, (_, made) in done.items():
-                if self._made.get(tile) == made:
-                    self._made[tile] = replace(made, final=True)
+        assert probabilities is not None  # the part itself is among the pieces
+        assert uncertainty is not None
+        if radius:
+            guide = _middles(source.brightness(window.rows, window.cols), step)
+            guided_filter(probabilities, guide, radius, out=probabilities)
+        rows, cols = _places(part, window, step)
+        found = probabilities[:, rows, cols]
+        return Prediction(found.argmax(0), found, uncertainty[rows, cols])
 
     def _show(self, plane: PlaneKey, window: Window, step: int, found: Prediction, head: LiveHead) -> None:
+        source = self.planes.get(plane)
+        if source is not None and not self.kinds.fits(source.plane, head.seen):
+            found = Prediction(found.labels, np.zeros_like(found.probabilities), np.zeros_like(found.uncertainty))
+            nothing = np.zeros(found.labels.shape, np.uint8)
+            self.draw(Drawing(plane, window, step, nothing, found.probabilities, head.values, found.uncertainty))
+            return
         labels = np.asarray(head.values, np.uint8)[found.labels]
         self.draw(Drawing(plane, window, step, labels, found.probabilities, head.values, found.uncertainty))
 
@@ -532,6 +568,7 @@ class Bench:
             ensemble=asdict(self.config),
             training=dict(head.training),
             noise=str(card.recipe.get("noise", "")),
+            images=head.seen,
         )
         return Classifier(info, head.ensemble, self.backbone)
 
@@ -544,7 +581,8 @@ class Bench:
             number = self.head.facts.number + 1 if self.head else self.first_number
             facts = Head(number, labels, Stage.ALL, needs, converged=True, loaded=True)
             values = tuple(each.value for each in classifier.info.classes)
-            self.head = LiveHead(facts, values, ensemble, parts, float("nan"), classifier.info.training)
+            info = classifier.info
+            self.head = LiveHead(facts, values, ensemble, parts, float("nan"), info.training, info.images)
 
 
 def use_threads(count: int) -> None:
@@ -556,6 +594,21 @@ def use_threads(count: int) -> None:
 def leave_a_core() -> None:
     """Compute on all cores but the head's, as the features' thread does; see `Bench.carry_out`."""
     use_threads(max(_THREADS - 1, 1))
+
+
+def named(name: str, digest: str) -> str:
+    """Name, or else folder, of the backbone with these weights; `name` is what it was called where a classifier was fitted.
+
+    Raises
+    ------
+    BackboneError
+        If it is not here.
+    """
+    folder = find_by_digest(digest, name)
+    try:
+        return name if find_backbone(name) == folder else str(folder)
+    except BackboneError:
+        return str(folder)
 
 
 def load(name: str, device: str, interrupt: Callable[..., None], noise: str = "") -> Backbone:

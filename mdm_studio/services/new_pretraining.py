@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mdm_studio.config import DEFAULT_BACKBONE, user_data_dir
+from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.errors import JobError, NoImagesError, UsageError
-from mdm_studio.io.atomic import write_json
 from mdm_studio.io.job_folder import JobFolder, is_ordinary
 from mdm_studio.io.plain_names import check_plain_name
+from mdm_studio.io.user_files import read_user_file, write_user_file
 from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
 from mdm_studio.services.jobs.states import JobView
@@ -76,14 +75,11 @@ class Wanted:
 
 def read_wanted() -> Wanted:
     """What was chosen the last time; the defaults where nothing is kept, or what is kept is of no use any more."""
-    try:
-        values = json.loads((user_data_dir() / _FILE).read_text("utf-8"))
-        if not 1 <= values.pop("version") <= _VERSION:
-            return Wanted()
-        known: dict[str, Any] = asdict(Wanted())
-        return Wanted(**{name: value for name, value in values.items() if type(value) is type(known[name])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    values = read_user_file(_FILE, dict[str, Any]) or {}
+    version, known = values.pop("version", None), asdict(Wanted())
+    if not isinstance(version, int) or not 1 <= version <= _VERSION or not values.keys() <= known.keys():
         return Wanted()
+    return Wanted(**{name: value for name, value in values.items() if type(value) is type(known[name])})
 
 
 def keep_wanted(wanted: Wanted) -> None:
@@ -95,7 +91,7 @@ def keep_wanted(wanted: Wanted) -> None:
         If it cannot be written.
     """
     values = {name: value for name, value in asdict(wanted).items() if name not in ("channels", "minutes")}
-    write_json(user_data_dir() / _FILE, values | {"version": _VERSION})
+    write_user_file(_FILE, values | {"version": _VERSION})
 
 
 def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str, Any]:

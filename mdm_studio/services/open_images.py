@@ -59,7 +59,10 @@ class OpenImages:
             return opened
 
     def release(self, image_id: str, *, always: bool = False) -> None:
-        """It is shown no longer: when its last stroke is taken over it is closed, if it has none (or `always`)."""
+        """It is shown no longer: when its last stroke is taken over it is closed.
+
+        Unless there are strokes, or undoing would bring some back; `always` closes it all the same.
+        """
         with self._turn(image_id):
             self._shown.discard(image_id)
             image = self._session.images.get(image_id)
@@ -69,7 +72,8 @@ class OpenImages:
 
         def close() -> None:
             with self._turn(image_id):
-                wanted = image_id in self._shown or (self._session.strokes.painted_in(image_id) > 0 and not always)
+                strokes = self._session.strokes.painted_in(image_id) > 0 or self._session.can_bring_back(image_id)
+                wanted = image_id in self._shown or (strokes and not always)
                 if image_id in self._open and not wanted:
                     self._session.close_image(image_id)
                     self._open.pop(image_id).levels.close()
@@ -155,5 +159,3 @@ def empty_labels(shape: tuple[int, ...]) -> Any:
 
     chunks = (1,) * (len(shape) - 2) + (_CHUNK, _CHUNK)
     return zarr.create_array(zarr.storage.MemoryStore(), shape=shape, chunks=chunks, dtype="uint8", fill_value=0)
-
-

@@ -16,6 +16,7 @@ from mdm_studio.engine.card_checks import build_empty, weight_bytes
 from mdm_studio.engine.crops import CropSource, PlaneInfo, survey
 from mdm_studio.engine.pretrain import Pretrainer, Step
 from mdm_studio.errors import CheckpointError, JobError
+from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.backbone_files import WEIGHTS, read_weights
 from mdm_studio.io.checkpoints import read_checkpoint, write_checkpoint
 from mdm_studio.io.job_folder import JobFolder, MetricsLog
@@ -252,6 +253,7 @@ class _Run:
         if not self.main or self.trainer.step == self.saved_at or not self.folder.exists():
             return
         tensors, facts = self.trainer.state()
+        make_folder(self.folder.checkpoints, within=self.folder.root)
         write_checkpoint(self.folder.checkpoint_path(self.trainer.step), tensors, facts | self._facts())
         self.saved_at = self.trainer.step
         self.folder.drop_old_checkpoints()
@@ -275,6 +277,7 @@ class _Run:
             seen, made = self.trainer.reconstruct(originals, timesteps)
             recipe, settings = self.job.recipe, self.job.recipe_settings
             captions = [what_is_seen(recipe, settings, t, self.trainer.recipe.t_max) for t in timesteps]
+            make_folder(self.folder.samples, within=self.folder.root)
             sample_sheet(self.folder.samples / f"step-{self.trainer.step:08d}.png", originals, captions, seen, made)
 
     def _finish(self) -> Path:

@@ -18,7 +18,7 @@ from mdm_studio.config import user_data_dir
 from mdm_studio.engine.backbones import FOLDER, backbone_folders
 from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UnreadableImageError
-from mdm_studio.io.atomic import replacing, write_json
+from mdm_studio.io.atomic import make_folder, replacing, write_json
 from mdm_studio.io.backbone_files import CARD, read_card, write_backbone
 from mdm_studio.io.checkpoints import read_checkpoint
 from mdm_studio.io.image_digest import image_digests
@@ -60,6 +60,7 @@ def snapshot(folder: JobFolder) -> Path | None:
         step = int(facts["step"])
         rows = [row for row in _rows(folder) if row["step"] <= step]
         card = make_card(job, f"{job.name} at step {step}", facts, rows)
+        make_folder(target.parent, within=folder.root)
         write_backbone(target, _halved(tensors), card, model_card(card, curve=False))
         for old in sorted(folder.snapshots.glob("step-*"), reverse=True)[_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
@@ -94,6 +95,7 @@ def publish(backbone: Path, name: str) -> Path:
         number += 1
         free = f"{stem}-{number}"
     target = user_data_dir() / FOLDER / free
+    make_folder(target.parent)
     with replacing(target) as unfinished:
         shutil.copytree(backbone, unfinished)
         write_json(unfinished / CARD, read_card(backbone) | {"name": free})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_studio.io.atomic import replacing
+from mdm_studio.io.names import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +58,11 @@ def _show(axes: Axes, image: NDArray[np.float32], title: str, colour: str = "0.2
     axes.imshow(_rgb(image), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title, fontsize=8, color=colour, pad=3)
+    axes.set_title(title, fontsize=8, color=colour, pad=3, parse_math=False)
 
 
 def _short(name: str) -> str:
+    name = one_line(name)
     return name if len(name) <= 18 else f"{name[:8]}…{name[-8:]}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdm_studio.engine.membership import FALSE_ALARMS, Attack, Nearness
-from mdm_studio.io.atomic import write_json, write_text
+from mdm_studio.io.atomic import make_folder, write_json, write_text
 from mdm_studio.services.privacy_pictures import WHAT, picture_name, write_pictures
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _FEW = 30  # images of a kind; with fewer the interval is wide and too narrow at
 
 def write_report(folder: Path, findings: Findings) -> None:
     """Write the pictures, the numbers, and at last the words."""
+    make_folder(folder)
     write_pictures(folder, findings)
     write_json(folder / "privacy.json", _numbers(findings))
     write_text(folder / "privacy.md", report(findings))

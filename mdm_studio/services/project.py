@@ -19,6 +19,7 @@
                 ones); "painted" pixels; "reviewed"; "uncertainty" and "shares" (class value: share) of the ranking "ranked"
     "ranking"   which ranking is the newest, and what it rests on
     "view"      whatever a window wants to find again
+    "id"        tells this project from any other, a copy among them
 
 Labels are found by the key of their image, so that strokes outlive a lost ``project.json``. Images stay where they are.
 """
@@ -26,12 +27,15 @@ Labels are found by the key of their image, so that strokes outlive a lost ``pro
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import stat
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -41,17 +45,24 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels
 from mdm_studio.config import user_data_dir
-from mdm_studio.errors import ProjectError
-from mdm_studio.io.atomic import UNFINISHED_SUFFIX, output_error, replacing, write_text
+from mdm_studio.errors import FolderLostError, OutputError, ProjectError
+from mdm_studio.io.atomic import UNFINISHED_SUFFIX, make_folder, output_error, replacing, write_bytes, write_text
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.folder_lock import LOCK_FILE, FolderLock
+from mdm_studio.io.json_files import MAX_JSON_BYTES, parse_json, read_json
 from mdm_studio.io.label_store import LEVEL, SUFFIX, StoredLabels, label_image
+from mdm_studio.services.project_checks import check_project
 from mdm_studio.services.project_migrations import folder_name, migrate, move_labels
 
 VERSION = 2
-_PROJECT, _LABELS, _CLASSIFIER, _DAMAGED = "project.json", "labels", "classifier.mdm", "project.damaged.json"
+_PROJECT, _LABELS, _CLASSIFIER = "project.json", "labels", "classifier.mdm"
+_DAMAGED = "project.damaged{}.json"
 _FINETUNED = "finetuned.mdm"
 _BACKUP = "project.v{}.json"
+_MAX_BYTES = 4 * MAX_JSON_BYTES  # some hundred bytes an image
+_NAMED = 5  # damaged entries that are named one by one
+_WAYS_OUT = "nothing is written there: put it back, or save the project in another folder"
+_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -119,20 +130,23 @@ class ProjectState:
     view: Mapping[str, Any] = field(default_factory=dict)
     ranking: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self, folder: Path | None = None) -> str:
+    def to_json(self, folder: Path | None = None, project_id: str = "") -> str:
         """The text of ``project.json``; TypeError for values that JSON does not have.
 
         Parameters
         ----------
         folder : Path, optional
             Where it will lie; paths are told from there, too.
+        project_id : str
+            Of the project; empty leaves it out.
         """
         ways: dict[str, str | None] = {}  # from the project to the folders of images
         images = {key: _image_to_json(facts, folder, ways) for key, facts in self.images.items()}
         # an image a line, so that people find their way in it, and several hundred are written within milliseconds
         lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(image)}" for key, image in images.items())
         # ASCII, because the path of a file may hold bytes that are no text, which UTF-8 refuses
-        rest = {name: json.dumps(value, indent=2).replace("\n", "\n  ") for name, value in self._rest().items()}
+        named = self._rest() | ({"id": project_id} if project_id else {})
+        rest = {name: json.dumps(value, indent=2).replace("\n", "\n  ") for name, value in named.items()}
         rest["images"] = f"{{\n{lines}\n  }}" if lines else "{}"
         return "{\n" + ",\n".join(f"  {json.dumps(name)}: {text}" for name, text in rest.items()) + "\n}\n"
 
@@ -142,23 +156,28 @@ class ProjectState:
         return {"version": VERSION, "classes": classes, **others}
 
     @classmethod
-    def from_json(cls, text: str, folder: Path | None = None) -> Self:
+    def from_json(cls, text: str | bytes, folder: Path | None = None, problems: list[str] | None = None) -> Self:
         """The state in the text of a ``project.json``, of this version or an earlier one.
 
         Parameters
         ----------
         folder : Path, optional
             Where it lies: images that are where the path from there leads are taken from there.
+        problems : list of str, optional
+            Takes, in words, what is wrong with single entries, which are left out. Without it they raise.
 
         Raises
         ------
-        ValueError, TypeError, KeyError, AttributeError
+        ValueError
             If it is damaged.
         ProjectError
             If it belongs to a newer program, or to another one.
         """
-        facts = json.loads(text)
-        facts = migrate(facts, checked_version(facts))
+        facts = parse_json(text, dict[str, Any])
+        facts, found = check_project(migrate(facts, checked_version(facts)))
+        if problems is None and found:
+            raise ValueError(found[0])
+        (problems if problems is not None else []).extend(found)
         places = _Places(folder)
         images = {key: _image_from_json(image, places) for key, image in facts["images"].items()}
         classes = tuple(LabelClass(**each) for each in facts["classes"])
@@ -234,22 +253,31 @@ class Project:
     ----------
     folder : Path
         Where it is.
-    classifier : Path
-        Where its classifier belongs; not made here.
-    finetuned : Path
-        Where the network belongs that was fine-tuned last; not made here.
     state : ProjectState
         As it was read or saved last.
     """
 
     def __init__(self, folder: Path, lock: FolderLock, state: ProjectState) -> None:
         self.folder, self.state = folder, state
-        self.classifier, self.finetuned = folder / _CLASSIFIER, folder / _FINETUNED
         self._lock = lock
+        self._id = uuid.uuid4().hex
+        self._texts: tuple[bytes, ...] = ()  # digests of what project.json may hold: what was read or written last
+        self._saved = False  # whether there is one
+        self._seen: _Stamp | None = None  # of a project.json that holds it
         self._warnings: list[str] = []
         self._labels: dict[str, StoredLabels] = {}
-        self._folders: dict[str, Path] = {}  # of labels on disk, by key
-        self._saving = threading.Lock()  # of the state, and of the list of labels
+        self._folders: dict[str, str] = {}  # names of the folders of labels on disk, by key
+        self._saving = threading.RLock()  # of the state, of the list of labels, and of where it is
+
+    @property
+    def classifier(self) -> Path:
+        """Where its classifier belongs; not made here."""
+        return self.folder / _CLASSIFIER
+
+    @property
+    def finetuned(self) -> Path:
+        """Where the network belongs that was fine-tuned last; not made here."""
+        return self.folder / _FINETUNED
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -295,15 +323,121 @@ class Project:
 
         Raises
         ------
+        FolderLostError
+            If the folder is this project no longer, see `check`.
         OutputError
             If it cannot be written.
         """
         with self._saving:
-            write_text(self.folder / _PROJECT, state.to_json(self.folder))
+            self.check()
+            text = state.to_json(self.folder, self._id)
+            digest = _digest(text.encode())
+            self._texts = (*self._texts[-1:], digest)  # should it fail half-way, either may be there
+            write_text(self.folder / _PROJECT, text)
+            self._texts, self._saved = (digest,), True
             old, self.state = self.state, state
             if old.classes != state.classes:  # other programs are to see the colours as they are now
                 for key, labels in self._labels.items():
                     self._describe(key, labels)
+
+    def check(self) -> bool:
+        """Make sure that the folder is still this very project, before anything is written to it.
+
+        Returns
+        -------
+        bool
+            True if the folder had gone and is back, on a drive that was connected again for example: what was written last may
+            be missing there.
+
+        Raises
+        ------
+        FolderLostError
+            If it was moved, removed, emptied or replaced, its drive is gone, or another program has written to it.
+        """
+        with self._saving:
+            back = False
+            try:
+                self._lock.check()
+            except FolderLostError:
+                if not self._take_again():
+                    raise
+                back = True
+            self._check_text()
+            return back
+
+    def place(self) -> Path | None:
+        """Where the project's folder is now, as far as the system tells; None if it is nowhere."""
+        return self._lock.place()
+
+    def relocate(self, folder: str | Path) -> None:
+        """Go on in the folder where this very project is now.
+
+        Raises
+        ------
+        ProjectError
+            If something else is there, or another state of this project; it stays where it was then.
+        OutputError
+            If nothing can be written there.
+        """
+        folder = Path(folder).absolute()
+        with self._saving:
+            if self._lock.holds(folder):
+                self._lock.follow(folder)
+            else:
+                self._check_same(folder)
+                self._hold(FolderLock(folder))
+            self.folder, self._seen = folder, None
+            for key, labels in self._labels.items():
+                try:
+                    labels.relocate(self._place(self._folders[key]), folder)
+                except ProjectError as error:
+                    self._warnings.append(str(error))
+
+    def _hold(self, lock: FolderLock) -> None:
+        self._lock.release()
+        self._lock = lock
+
+    def _take_again(self) -> bool:
+        """Take the folder that has our name, if it holds what was written last."""
+        if _digest_of(self.folder / _PROJECT) not in self._texts:
+            return False
+        try:
+            self._hold(FolderLock(self.folder))
+        except (ProjectError, OutputError) as error:
+            raise FolderLostError(str(error)) from error
+        return True
+
+    def _check_same(self, folder: Path) -> None:
+        path = folder / _PROJECT
+        if _digest_of(path) in self._texts:
+            return
+        try:
+            known = read_json(path, dict[str, Any], max_bytes=_MAX_BYTES).get("id")
+        except (OSError, ValueError) as error:
+            raise ProjectError(f"{folder} is not where this project is now ({error}): choose its folder") from error
+        if known != self._id:
+            raise ProjectError(f"{folder} holds another project: choose the folder that holds this one")
+        raise ProjectError(
+            f"{folder} holds this project as it was at another time: save a copy in a new folder, so that neither is lost"
+        )
+
+    def _check_text(self) -> None:
+        path = self.folder / _PROJECT
+        try:
+            facts = os.stat(path)
+            stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+            if stamp == self._seen:
+                return
+            if _digest_of(path) in self._texts:
+                self._seen = stamp
+                return
+        except FileNotFoundError as error:
+            if not self._saved:  # nothing was written yet
+                return
+            raise FolderLostError(f"{path} was removed while the project was open; {_WAYS_OUT}") from error
+        except OSError as error:
+            raise FolderLostError(f"{path} cannot be read any more ({error.strerror or error}); {_WAYS_OUT}") from error
+        raise FolderLostError(f"{path} was changed by another program while the project was open; {_WAYS_OUT}")
 
     def open_labels(self, key: str, facts: ImageFacts) -> StoredLabels:
         """The strokes of an image, as they were left; opened once, the same object ever after.
@@ -316,16 +450,18 @@ class Project:
         with self._saving:
             labels = self._labels.get(key)
             if labels is None or (labels.stack_shape, labels.shape) != (tuple(facts.stack_shape), tuple(facts.shape)):
-                new = self.folder / _LABELS / folder_name(facts.name, _checked_image(key))
-                folder = self._folders.get(key, new)
-                labels = StoredLabels(folder, facts.stack_shape, facts.shape)
+                folder = self._folders.get(key, folder_name(facts.name, _checked_image(key)))
+                labels = StoredLabels(self._place(folder), facts.stack_shape, facts.shape, within=self.folder)
                 self._labels[key], self._folders[key] = labels, folder
             self._describe(key, labels, facts)
             return labels
 
     def labelled(self) -> tuple[str, ...]:
         """Keys of the images of which there are labels on disk."""
-        return tuple(key for key, folder in self._folders.items() if any((folder / LEVEL / "c").glob("*/*")))
+        return tuple(key for key, name in self._folders.items() if any((self._place(name) / LEVEL / "c").glob("*/*")))
+
+    def _place(self, labels: str) -> Path:
+        return self.folder / _LABELS / labels
 
     def _describe(self, key: str, labels: StoredLabels, facts: ImageFacts | None = None) -> None:
         known = facts or self.state.images.get(key)
@@ -340,7 +476,8 @@ class Project:
     def copy_to(self, folder: str | Path) -> None:
         """Copy everything that is saved into a new folder ("Save project as"). This project stays open.
 
-        Flush the autosave before. Strokes that are saved meanwhile may be in the copy or not.
+        Flush the autosave before. Strokes that are saved meanwhile may be in the copy or not. Of a project whose folder is
+        lost, the copy has the state alone.
 
         Raises
         ------
@@ -354,10 +491,15 @@ class Project:
             raise ProjectError(f"{folder} exists already and is not an empty folder: choose a new name")
         if folder.is_relative_to(self.folder):
             raise ProjectError(f"{folder} lies within the project itself: choose a folder outside {self.folder}")
+        make_folder(folder.parent)
         left_out = shutil.ignore_patterns(LOCK_FILE, "*.partial", f"*{UNFINISHED_SUFFIX}", _PROJECT)
+        source = self.place() or self.folder
         with replacing(folder) as unfinished:
-            shutil.copytree(self.folder, unfinished, ignore=left_out, copy_function=_copy_if_there)
-            write_text(unfinished / _PROJECT, self.state.to_json(folder))
+            if source.is_dir() and self._lock.holds(source):
+                shutil.copytree(source, unfinished, ignore=left_out, copy_function=_copy_if_there)
+            else:
+                unfinished.mkdir()
+            write_text(unfinished / _PROJECT, self.state.to_json(folder, uuid.uuid4().hex))
 
     def close(self) -> None:
         """Let other processes open it; a recovery project into which nothing was saved leaves no folder."""
@@ -373,43 +515,53 @@ class Project:
 
     def _read(self) -> None:
         path = self.folder / _PROJECT
-        text = version = None
+        version, problems = VERSION, list[str]()
         try:
-            text = path.read_text("utf-8")
-            version = checked_version(json.loads(text))
-            self.state = ProjectState.from_json(text, self.folder)
+            facts = read_json(path, object, max_bytes=_MAX_BYTES)
+            version = checked_version(facts)
+            data = path.read_bytes()
+            self.state = ProjectState.from_json(data, self.folder, problems)
+            self._texts, self._saved = (_digest(data),), True
+            self._id = _id_of(facts) or self._id
         except FileNotFoundError:
             pass
         except OSError as error:
             raise ProjectError(f"cannot read {path} ({error.strerror or error}); check the permissions") from error
         except ProjectError as error:
             raise ProjectError(f"cannot open {path}: {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self._set_aside(path, error)
-            version = None
+        except ValueError as error:
+            aside = self._set_aside(path, os.replace)
+            self._warnings.append(
+                f"{path} is damaged ({error}): it was set aside as {aside}; classes and settings start anew, strokes are kept"
+            )
+        if problems:
+            aside = self._set_aside(path, shutil.copyfile)
+            self._warnings += [f"{path}: {problem}" for problem in problems[:_NAMED]]
+            more = f", and {len(problems) - _NAMED} more entries are damaged" if len(problems) > _NAMED else ""
+            self._warnings.append(f"{path} was kept as {aside}, as it was{more}")
         move_labels(self.folder / _LABELS, {key: facts.name for key, facts in self.state.images.items()})
-        if text is not None and version is not None:
-            self._renew(text, version)
+        if self._texts:
+            self._renew(path, version)
         for folder in (self.folder / _LABELS).glob(f"*{SUFFIX}"):
-            self._folders[folder.name.removesuffix(SUFFIX).rpartition("-")[2]] = folder
+            self._folders[folder.name.removesuffix(SUFFIX).rpartition("-")[2]] = folder.name
 
-    def _renew(self, text: str, version: int) -> None:
+    def _renew(self, path: Path, version: int) -> None:
         """Write a project of an earlier version as one of this; what it was is kept until that is done."""
         if version < VERSION:
-            write_text(self.folder / _BACKUP.format(version), text)
+            write_bytes(self.folder / _BACKUP.format(version), path.read_bytes())
             self.save_state(self.state)
         for older in range(1, VERSION):
             (self.folder / _BACKUP.format(older)).unlink(missing_ok=True)
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, path: Path, how: Callable[[Path, Path], object]) -> str:
+        """Keep a damaged file for whoever wants to mend it; its new name."""
+        names = (_DAMAGED.format(f"-{number}" if number > 1 else "") for number in itertools.count(1))
+        free = next(self.folder / name for name in names if not os.path.lexists(self.folder / name))
         try:
-            os.replace(path, self.folder / _DAMAGED)  # kept for whoever wants to mend it
+            how(path, free)
         except OSError as refused:
             raise output_error(path, refused) from refused
-        self._warnings.append(
-            f"{path} is damaged ({type(error).__name__}: {error}): it was set aside as {_DAMAGED}; classes and settings "
-            "start anew, strokes are kept"
-        )
+        return free.name
 
 
 def image_key(facts: ImageFacts, sample: Pixels) -> str:
@@ -446,13 +598,32 @@ def _refuse_strangers(folder: Path) -> None:
     """Make sure that a folder of the user's own files does not become a project by mistake."""
     if not folder.is_dir() or (folder / _PROJECT).exists():
         return
-    ours = {_LABELS, _CLASSIFIER, _FINETUNED, _DAMAGED, *map(_BACKUP.format, range(1, VERSION))}
+    ours = {_LABELS, _CLASSIFIER, _FINETUNED, *map(_BACKUP.format, range(1, VERSION))}
     try:
-        other = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
+        names = [path.name for path in folder.iterdir() if not path.name.startswith((".", _DAMAGED.partition("{")[0]))]
+        other = [name for name in names if name not in ours]
     except OSError as error:
         raise ProjectError(f"cannot look into {folder} ({error.strerror or error}); check the permissions") from error
     if other:
         raise ProjectError(f"{folder} holds no project but other files, for example {min(other)}: choose an empty folder")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _digest_of(path: Path) -> bytes:
+    """Digest of a file; empty if it cannot be read."""
+    try:
+        facts = os.stat(path)
+        return _digest(path.read_bytes()) if stat.S_ISREG(facts.st_mode) and facts.st_size <= _MAX_BYTES else b""
+    except OSError:
+        return b""
+
+
+def _id_of(facts: object) -> str:
+    known = facts.get("id") if isinstance(facts, dict) else ""
+    return known if isinstance(known, str) else ""
 
 
 def _copy_if_there(source: str, target: str) -> None:

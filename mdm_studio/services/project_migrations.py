@@ -22,18 +22,22 @@ _LONGEST_NAME = 50  # characters of up to four bytes; the key and the extension 
 
 
 def migrate(facts: Mapping[str, Any], version: int) -> Facts:
-    """What a ``project.json`` of an earlier version holds, as the present one has it."""
+    """What a ``project.json`` of an earlier version holds, as the present one has it; ValueError if it is damaged."""
     mended = dict(facts)
-    for step in _STEPS[version - 1 :]:
-        mended = step(mended)
+    try:
+        for step in _STEPS[version - 1 :]:
+            mended = step(mended)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     return mended
 
 
 def images_have_places_and_marks(facts: Facts) -> Facts:
     """1 to 2: an image had the absolute path of its source alone; its path from the project, its marks and results join it."""
-    images = {key: dict(image) for key, image in facts["images"].items()}
+    images = {key: dict(image) if isinstance(image, dict) else image for key, image in facts["images"].items()}
     for image in images.values():
-        image["path"], image["absolute"] = None, image.pop("source")
+        if isinstance(image, dict):
+            image["path"], image["absolute"] = None, image.pop("source", None)
     return facts | {"version": 2, "images": images, "ranking": {}}
 
 

@@ -104,8 +104,10 @@ def rank_image(classifier: Classifier, image: ArrayImage, cache: FeatureCache | 
     """
     from mdm_studio.engine.features import PlaneFeatures
     from mdm_studio.engine.heads import predict_points
+    from mdm_studio.services.image_kinds import differences
     from mdm_studio.services.tile_memory import coarse_features
 
+    differences(classifier.info, image, image.name)
     values = [each.value for each in classifier.info.classes]
     counts = np.zeros(len(values), np.int64)
     doubts: list[NDArray[np.float32]] = []

@@ -20,7 +20,7 @@ from mdm_studio.engine.metrics import instances
 from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import InputError, UsageError
 from mdm_studio.io.images import ArrayPlane, Plane, find_images, image_name, open_image
-from mdm_studio.io.labels import find_labels, read_labels
+from mdm_studio.io.labels import find_labels, read_labels, read_labels_of
 from mdm_studio.services.classifier import Classifier, load_classifier
 from mdm_studio.services.evaluation import (
     OF_OBJECTS,
@@ -33,6 +33,7 @@ from mdm_studio.services.evaluation import (
     score_pair,
     summarise,
 )
+from mdm_studio.services.image_kinds import differences
 
 CLEAN = ""
 """Name of "no corruption"."""
@@ -96,10 +97,13 @@ class Robustness:
         The clean images first.
     left_out : dict
         Corruptions that make no sense for these images, and why.
+    differs : dict
+        What differs from the images that the classifier was fitted on, in words, and the first image of which it is so.
     """
 
     conditions: list[Condition]
     left_out: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, Path] = field(default_factory=dict)
 
     @property
     def clean(self) -> Evaluation:
@@ -154,6 +158,7 @@ class _Facts:
     rgb: bool
     height: int
     width: int
+    differs: str
 
 
 @dataclass
@@ -179,7 +184,7 @@ def evaluate_classifier(request: RobustnessRequest) -> Generator[RobustnessStep,
     truth, missing = _truth(request)
     classifier = load_classifier(request.scoring.predictions, backbone=request.backbone, device=request.device)
     scoring = _objects_meant(request.scoring, classifier)
-    facts = _survey(truth, classifier.info.channels)
+    facts = _survey(truth, classifier)
     left_out = _left_out(request.corruptions, facts.values())
     names = [name for name in request.corruptions if name not in left_out]
     if request.corruptions:
@@ -204,7 +209,11 @@ def evaluate_classifier(request: RobustnessRequest) -> Generator[RobustnessStep,
         for condition, tally in tallies.items()
     ]
     yield RobustnessStep(1.0, "")
-    return Robustness(evaluated, left_out)
+    differs: dict[str, Path] = {}
+    for path, each in facts.items():
+        if each.differs:
+            differs.setdefault(each.differs, path)
+    return Robustness(evaluated, left_out, differs)
 
 
 def _check_severities(request: RobustnessRequest) -> None:
@@ -236,11 +245,13 @@ def _objects_meant(scoring: EvaluationRequest, classifier: Classifier) -> Evalua
     return scoring
 
 
-def _survey(truth: Mapping[Path, Path], channels: tuple[int, ...] | None) -> dict[Path, _Facts]:
+def _survey(truth: Mapping[Path, Path], classifier: Classifier) -> dict[Path, _Facts]:
     facts = {}
-    for path in truth:
-        with open_image(path, channels) as image:
-            facts[path] = _Facts(image.planes, image.channels, image.rgb, image.height, image.width)
+    for path, file in truth.items():
+        with open_image(path, classifier.info.channels) as image:
+            differs = differences(classifier.info, image, str(path))
+            facts[path] = _Facts(image.planes, image.channels, image.rgb, image.height, image.width, differs)
+            read_labels_of(file, image)  # which says so if it is the image itself
     return facts
 
 

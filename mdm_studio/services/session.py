@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mdm_studio.errors import ClassifierError, ProjectError, UsageError
 from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.feature_cache import FeatureCache
+from mdm_studio.io.labels import MAX_CLASSES
 from mdm_studio.services.keeper import Keeper
 from mdm_studio.services.live_core import MEMORY, LiveImage, LiveSettings
 from mdm_studio.services.live_finetune import JOB as FINETUNE
@@ -60,6 +61,8 @@ class Session(FineTuning):
         Keeps it on disk.
     status_changed, settings_changed, classes_changed : Signal
         With the new `Status`, `LiveSettings`, tuple of `LabelClass`.
+    class_change_made : Signal
+        Classes were changed in a way that `undo_class_change` takes back; with what it was, in words.
     picture_changed : Signal
         Image and output whose arrays were written.
     labels_rewritten : Signal
@@ -314,6 +317,7 @@ class Session(FineTuning):
 
     def _keep_finetuned(self, classifier: Classifier) -> None:
         if self.keeper is not None:
+            self.keeper.project.check()
             classifier.save(self.keeper.project.finetuned)
 
     def _bring_back(self, image: LiveImage) -> None:
@@ -335,16 +339,27 @@ class Session(FineTuning):
         self._keep_state()
 
     def _take_classifier(self, path: Path) -> None:
+        from mdm_studio.services import live_work
         from mdm_studio.services.classifier import load_classifier
 
         classifier = load_classifier(path, device=self.settings.device)
         info = classifier.info
+        if max(each.value for each in info.classes) > MAX_CLASSES:
+            raise ClassifierError(
+                f"{path} has classes of values beyond {MAX_CLASSES}, which cannot be painted: predict with it on the command "
+                "line (mdm-studio predict)"
+            )
+        others = [image.source.name for image in self.images.values() if info.channels not in (None, image.source.chosen)]
+        if others:
+            read = ", ".join(map(str, info.channels or ()))
+            self.noticed.emit(f"the classifier was fitted on the channels {read}, and others are read of {others[0]}")
         if classifier.embedded is not None:
             self._take_finetuned(classifier)
             return
         with self._lock:
             self.settings = LiveSettings(
-                info.backbone, info.blocks, info.timesteps, info.scales, info.filters, info.smooth, self.settings.device,
+                live_work.named(info.backbone, info.backbone_digest), info.blocks, info.timesteps, info.scales, info.filters,
+                info.smooth, self.settings.device,
                 noise=info.noise,
             )  # fmt: skip
         self._load_backbone()

@@ -40,7 +40,6 @@ _SAMPLED = 1 << 16  # pixels that tell how bright an image is
 _NO_FILE = "it was never a file: open it by hand to label it"
 
 
-
 @dataclass(frozen=True)
 class LoadedImage:
     """What a viewer shows of an image.
@@ -65,6 +64,8 @@ class LoadedImage:
         Those that the session reads, where somebody has chosen others than the usual ones.
     limits : (float, float) or None
         Raw values to show as black and white, so that a dark image can be seen; None of colours.
+    remarks : tuple of str
+        What should be known of its file, for example which parts of it are left out.
     """
 
     id: str
@@ -77,6 +78,7 @@ class LoadedImage:
     labels: Any
     channels: tuple[int, ...] | None = None
     limits: tuple[float, float] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Workspace:
@@ -267,7 +269,7 @@ class Workspace:
         channels = self._keeper.state.images[image_id].channels or None
         limits = None if levels.rgb else _limits(opened.source)
         place = (levels.scale, levels.unit or None, opened.labels, channels, limits)
-        return LoadedImage(image_id, levels.name, levels.levels, levels.rgb, levels.channel_axis, *place)
+        return LoadedImage(image_id, levels.name, levels.levels, levels.rgb, levels.channel_axis, *place, levels.remarks)
 
     def release(self, image_id: str) -> None:
         """It is shown no longer: it stays in the session if it has strokes, and is closed otherwise."""
@@ -375,7 +377,8 @@ class Workspace:
         if self.session.status.busy:
             self._clerk.stir()
             return
-        self._classifier.save()
+        if not self._keeper.lost:  # which is told already
+            self._classifier.save()
         classifier = self._classifier.present()
         if classifier is not None and self._ranker.begins_now(classifier):
             self.rank()

@@ -1,13 +1,11 @@
-"""What keys and commands do, as data; one class binds the keys."""
+"""What keys and commands do, as data; `napari_mdm_studio._keys` takes the keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from qtpy.QtCore import QEvent, QObject, Qt
+from typing import TYPE_CHECKING
 
 from napari_mdm_studio._pictures import UNCERTAINTY
 
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
     from napari_mdm_studio._session_home import SessionHome
 
 KEYS_OF_CLASSES = 9
+CANVAS_KEYS = frozenset({"Tab"})
+"""Keys that act in the canvas alone: elsewhere Tab moves the focus."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Action:
     title : str
         In words, as the palette shows it.
     key : str
-        The key in the canvas; empty for none.
+        The key that does it wherever the focus is, except while text is typed; empty for none.
     run : callable
         Does it.
     """
@@ -81,7 +81,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("update_once", "Update the prediction once", "", lambda home: home.session.update_once()),
     Action("cancel", "Cancel what is running", "", lambda home: home.session.cancel()),
     Action("add_class", "Add a class", "", lambda home: home.attempt(home.session.add_class)),
-    Action("undo_class_change", "Undo the last change of classes", "", lambda home: home.undo_class_change()),
+    Action("undo_class_change", "Undo the last change of classes", "", lambda home: home.history.undo_classes()),
 )
 
 
@@ -93,61 +93,4 @@ def action(name: str) -> Action:
 def with_key(text: str, name: str) -> str:
     """A tooltip that names the key of an action."""
     key = action(name).key
-    return f"{text} ({key} in the canvas)" if key else text
-
-
-class KeyBinder(QObject):
-    """Binds the keys to a viewer and to all layers of the chosen images, whose own keys would come first.
-
-    Parameters
-    ----------
-    home : SessionHome
-        What the actions act on.
-    canvas : QWidget
-        Qt uses Tab to move on before a canvas sees it; here it is caught.
-    """
-
-    def __init__(self, home: SessionHome, canvas: QObject) -> None:
-        super().__init__()
-        self._home, self._canvas = home, canvas
-        self._bound: list[Any] = []
-        canvas.installEventFilter(self)
-        home.bridge.layers_changed.connect(self.bind)
-        self.bind()
-
-    def bind(self) -> None:
-        """Bind the keys to the layers there are now."""
-        self._unbind()
-        layers = [layer for bound in self._home.bridge.images.values() for layer in bound.layers]
-        self._bound = [self._home.viewer, *layers]
-        for holder in self._bound:
-            for each in ACTIONS:
-                if each.key and each.key != "Tab":
-                    holder.bind_key(each.key, self._runner(each), overwrite=True)
-
-    def _runner(self, each: Action) -> Callable[[Any], None]:
-        def run(holder: Any) -> None:
-            each.run(self._home)
-
-        run.__name__ = each.name  # napari asks for it
-        return run
-
-    def _unbind(self) -> None:
-        for holder in self._bound:
-            for each in ACTIONS:
-                if each.key and each.key != "Tab":
-                    holder.bind_key(each.key, None)
-        self._bound = []
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Qt's hook."""
-        if event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Tab and not event.modifiers():
-            action("toggle_prediction").run(self._home)
-            return True
-        return False
-
-    def close(self) -> None:
-        """Unbind everything."""
-        self._canvas.removeEventFilter(self)
-        self._home.bridge.layers_changed.disconnect(self.bind, missing_ok=True)
-        self._unbind()
+    return f"{text} ({key}{' in the canvas' if key in CANVAS_KEYS else ''})" if key else text

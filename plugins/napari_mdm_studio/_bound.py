@@ -77,15 +77,32 @@ class BoundImage:
             emitter.disconnect(callback)
         self._listening.clear()
 
-    def take_back(self) -> bool:
-        """The strokes layer was given other data: copy it into `array` and show that again; False if it does not fit."""
+    def take_back(self) -> str:
+        """The strokes layer was given other data: copy what can be strokes into `array`, and show that again.
+
+        Returns
+        -------
+        str
+            What was not taken over, in words; there the strokes are as they were.
+        """
         given: Any = self.strokes.data
-        if tuple(given.shape) != self.geometry.shape or int(np.max(given)) > np.iinfo(self.array.dtype).max:
-            return False
-        for plane in self.planes:
-            self.array[plane] = np.asarray(given[plane])
+        shape, wanted, top = tuple(getattr(given, "shape", ())), self.geometry.shape, np.iinfo(self.array.dtype).max
+        refused = 0
+        for plane in self.planes if shape == wanted else ():
+            values = np.asarray(given[plane])
+            fits = (values >= 0) & (values <= top)
+            refused += int(values.size - np.count_nonzero(fits))
+            self.array[plane] = values if fits.all() else np.where(fits, values, self.array[plane])
+        mode = self.strokes.mode
         self.strokes.data = self.array
-        return True
+        if shape != wanted:
+            self.geometry.apply(self.strokes)  # with another number of axes its place was lost
+            self.strokes.mode = mode
+            return f"the strokes of {self.layer.name} need the shape {wanted} and were given {shape}: they stay as they were"
+        if not refused:
+            return ""
+        name = self.layer.name
+        return f"{refused:,} pixels pasted into the strokes of {name} are not of 0 to {top}: there they stay as they were"
 
 
 def strokes_layer(viewer: Viewer, layer: Image, geometry: Geometry, array: Any = None) -> Labels:

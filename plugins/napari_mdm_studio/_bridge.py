@@ -51,6 +51,11 @@ class Bridge:
         Images were added or went; layers of theirs did; other outputs are shown, or otherwise.
     class_selected : Signal
         A class to paint with was chosen in napari's own controls.
+    painted, unpainted : Signal
+        Key of an image with a stroke that can be undone from now on, and whether it had been undone before; with a stroke
+        that was undone.
+    told : Signal
+        Words for the user: what became of strokes that somebody else changed or removed.
     parked : Signal
         Key of an image of a project whose layers were taken away; it is open in the session still.
     """
@@ -59,6 +64,9 @@ class Bridge:
     layers_changed = Signal()
     outputs_changed = Signal()
     class_selected = Signal(int)
+    painted = Signal(str, bool)
+    unpainted = Signal(str)
+    told = Signal(str)
     parked = Signal(str)
 
     def __init__(self, viewer: Viewer, session: Session, relay: Callable[..., Relay]) -> None:
@@ -68,6 +76,9 @@ class Bridge:
         self.look = Look()
         self._views = ViewWatcher(viewer, lambda: session.view_moved(views_of(viewer, self.images.values())))
         self._brush = BrushFollower(viewer, lambda: [bound.strokes for bound in self.images.values()])
+        # layers that go while napari is busy removing others would be removed twice
+        self._soon = QTimer(singleShot=True, interval=0)
+        self._soon.timeout.connect(self._tidy_up)
         viewer.layers.events.removed.connect(self._layer_removed)
         relay(session.picture_changed, self._written, every=_PICTURES_EVERY, key=lambda *which: which)
         relay(session.labels_rewritten, self._written)
@@ -98,15 +109,19 @@ class Bridge:
         """
         planes = None if key else planes_of(layer, channel_axis, channels)
         geometry = Geometry.of(layer, channel_axis)
+        first = not self.images
         painted = strokes_layer(self.viewer, layer, geometry, strokes)
         pictures = PictureLayers(self.viewer, lambda: layer.name, geometry, lambda: painted)
-        if planes is None:
-            return self._bind(key, (layer, painted, pictures), strokes, channel_axis, channels, kept=True)
-        key = layer.name
-        while key in self.images:  # a layer that was renamed left its name to another
-            key += "'"
-        self.session.open_image(key, planes, painted.data)
-        return self._bind(key, (layer, painted, pictures), painted.data, channel_axis, channels, kept=False)
+        if planes is not None:
+            key = layer.name
+            while key in self.images:  # a layer that was renamed left its name to another
+                key += "'"
+            self.session.open_image(key, planes, painted.data)
+        array = painted.data if strokes is None else strokes
+        bound = self._bind(key, (layer, painted, pictures), array, channel_axis, channels, kept=planes is None)
+        if first:
+            self._arm(bound)
+        return bound
 
     def show(self, image: LoadedImage) -> BoundImage:
         """Show an image of a project, open in the session already, in place of the one that is shown now, which is parked.
@@ -151,6 +166,8 @@ class Bridge:
             lambda part: self.session.labels_changed(key, part.plane, part.rows, part.cols),
             lambda: self._strokes_replaced(key),
             partial(QTimer.singleShot, 0),
+            partial(self.painted.emit, key),
+            partial(self.unpainted.emit, key),
         )
         bound = BoundImage(key, layer, strokes, array, channel_axis, channels, pictures, watcher, kept)
         self.images[key] = bound
@@ -230,15 +247,33 @@ class Bridge:
         return plane_shown(self.viewer, self.images[key].strokes)
 
     def _layer_removed(self, event: Any) -> None:
-        bound = self.bound_to(event.value)
-        if bound is None:
-            return
-        if event.value in (bound.layer, bound.strokes):
-            self.remove(bound.key)
-        else:
-            output = next(name for name, layer in bound.pictures.layers.items() if layer is event.value)
-            bound.pictures.hide(output)
-            self._forget(bound, output)
+        if self.bound_to(event.value) is not None:
+            self._soon.start()
+
+    def _tidy_up(self) -> None:
+        """Follow what the user removed: an image takes its outputs along, and its strokes come back as long as it is there."""
+        self._soon.stop()
+        layers, gone = self.viewer.layers, []
+        for bound in list(self.images.values()):
+            if bound.layer not in layers:
+                gone.append(bound.layer.name)
+                self.remove(bound.key)
+            elif bound.strokes not in layers:
+                self._bring_back(bound)
+            else:
+                for output in [name for name, layer in bound.pictures.layers.items() if layer not in layers]:
+                    bound.pictures.hide(output)
+                    self._forget(bound, output)
+        if gone:
+            self.told.emit(f"No longer labelled: {', '.join(gone)}. What was painted is kept: open the image again to go on.")
+
+    def _bring_back(self, bound: BoundImage) -> None:
+        """Show strokes again whose layer was removed while their image is still labelled."""
+        layers = self.viewer.layers
+        layers.insert(1 + max(layers.index(layer) for layer in bound.layers if layer in layers), bound.strokes)
+        layers.selection.active = bound.strokes
+        words = "is back: its strokes are the labels. Erase them, or untick the image to label it no longer."
+        self.told.emit(f"The layer {bound.strokes.name!r} {words}")
 
     def _image_replaced(self, event: Any) -> None:
         """The image's array was replaced: close and choose it anew, where its strokes still fit."""
@@ -260,9 +295,9 @@ class Bridge:
         bound = self.images[key]
         if bound.strokes.data is bound.array:
             return
-        if not bound.take_back():
-            self.remove(key)
-            return
+        refused = bound.take_back()
+        if refused:
+            self.told.emit(refused)
         height, width = bound.geometry.shape[-2:]
         for plane in bound.planes:
             self.session.labels_changed(key, plane, slice(0, height), slice(0, width))
@@ -319,7 +354,10 @@ class Bridge:
             bound.strokes.refresh(thumbnail=False, extent=False)
 
     def _classes_changed(self, classes: Sequence[LabelClass]) -> None:
+        values = [each.value for each in classes]
         for bound in self.images.values():
+            if values and bound.strokes.selected_label not in (0, *values):  # else the next stroke would bring a class back
+                bound.strokes.selected_label = values[0]
             bound.strokes.colormap = class_colormap(classes, unknown=True)
             prediction = bound.pictures.prediction()
             if prediction is not None:
@@ -334,6 +372,7 @@ class Bridge:
 
     def take_tool(self, mode: str, value: int | None = None) -> None:
         """Take a tool in hand ("paint", "erase") for the current image, with a class if one is given."""
+        self._tidy_up()
         bound = self.current()
         if bound is None:
             return
@@ -345,8 +384,17 @@ class Bridge:
             bound.strokes.selected_label = value
         bound.strokes.mode = mode
 
+    def _arm(self, bound: BoundImage) -> None:
+        """Put the brush into the hand: who chose a first image is about to paint."""
+        bound.strokes.mode = "paint"
+        values = [each.value for each in self.session.classes]
+        if values and bound.strokes.selected_label not in values:
+            bound.strokes.selected_label = values[0]
+        self.viewer.layers.selection.active = bound.strokes
+
     def close(self) -> None:
         """Let go of everything; the layers stay as they are."""
+        self._soon.stop()
         self._views.close()
         self._brush.close()
         self.viewer.layers.events.removed.disconnect(self._layer_removed)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QMenu,
+    QMessageBox,
     QProgressBar,
     QSizePolicy,
     QSlider,
@@ -302,20 +303,38 @@ class ProjectPage(QWidget):
             menu.addAction("Open its folder", lambda: QDesktopServices.openUrl(where))
             menu.addSeparator()
             many = "" if len(ids) == 1 else f" ({len(ids)} images)"
-            menu.addAction(f"Remove from the project{many}", lambda: self._project.remove(ids))
+            menu.addAction(f"Remove from the project{many}...", lambda: self.remove(ids))
         return menu
 
     def _review(self, ids: Sequence[str], reviewed: bool) -> None:
         for image_id in ids:
             self._workspace.set_reviewed(image_id, reviewed)
 
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take images out of the project, if the user means it."""
+        if ask_remove(self, [self._workspace.entry(image_id) for image_id in ids]):
+            self._project.remove(ids)
+
     def keyPressEvent(self, event: Any) -> None:
         """Qt's hook: Delete takes the chosen images out of the project."""
         ids = self.list.chosen()
         if ids and self.list.hasFocus() and event.key() == Qt.Key.Key_Delete:
-            self._project.remove(ids)
+            self.remove(ids)
         else:
             super().keyPressEvent(event)
+
+
+def ask_remove(parent: QWidget, entries: Sequence[ImageEntry]) -> bool:
+    """Ask whether images are to leave the project, and say what becomes of their strokes."""
+    what = entries[0].name if len(entries) == 1 else f"{len(entries):,} images"
+    box = QMessageBox(QMessageBox.Icon.Question, "MDM Studio", f"Remove {what} from the project?", parent=parent)
+    painted = sum(entry.painted for entry in entries)
+    strokes = f" {painted:,} painted pixels are learnt from no longer, until it is added again." if painted else ""
+    box.setInformativeText(f"No file is deleted.{strokes}")
+    remove = box.addButton("&Remove", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
+    box.exec()
+    return box.clickedButton() is remove
 
 
 def _thumbnail(workspace: Workspace, image_id: str, size: int) -> NDArray[np.uint8]:

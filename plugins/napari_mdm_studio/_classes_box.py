@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QKeySequence, QShortcut
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 from mdm_studio.io.class_table import read_class_table, write_class_table
@@ -30,22 +30,23 @@ class ClassesBox(Section):
         super().__init__("Classes")
         self._home = home
         self._values: list[int] = []
-        self.table = _class_table()
+        keys = Qt.Key
+        acts = {keys.Key_F2: self._edit, keys.Key_Delete: self._remove}
+        self.table = _ClassTable(acts | dict.fromkeys((keys.Key_Return, keys.Key_Enter), self._choose_color))
         self.table.itemChanged.connect(self._renamed)
         self.table.cellDoubleClicked.connect(self._opened)
         self.table.itemSelectionChanged.connect(self._selected)
+        self.table.cellClicked.connect(lambda *_: self._selected())  # the brush comes back, also to the class that is selected
         self.body.addWidget(self.table)
         session = home.session
         self.add = button("&Add", "Add a class.", lambda: home.attempt(session.add_class), small=True)
         self.remove = button("&Remove", "Remove the selected class and erase its strokes; Undo brings both back.", self._remove)
         self.merge, self._targets = menu_button("&Merge into", "Give the strokes of the selected class to another one.")
-        self.undo = button("&Undo", "Undo the last change of classes.", home.undo_class_change, small=True)
+        self.undo = button("&Undo", "Undo the last change of classes.", home.history.undo_classes, small=True)
         self.csv, menu = menu_button("CSV", "Read or write the classes as a table.")
         menu.addAction("&Import classes...", self.import_csv)
         menu.addAction("&Export classes...", self.export_csv)
         self.body.addLayout(row(self.add, self.remove, self.merge, self.undo, None, self.csv))
-        for key, act in (("F2", self._edit), ("Delete", self._remove), ("Return", self._choose_color)):
-            QShortcut(QKeySequence(key), self.table, act, context=Qt.ShortcutContext.WidgetShortcut)
         home.relay(session.classes_changed, self.show_classes, key=lambda *_: None, owner=self)
         home.relay(session.status_changed, lambda _: self._show_painted(), every=0.25, key=lambda *_: None, owner=self)
         home.bridge.class_selected.connect(self._select_value)
@@ -66,7 +67,7 @@ class ClassesBox(Section):
         self.table.setRowCount(len(classes))
         for number, each in enumerate(classes):
             key = str(number + 1) if number < KEYS_OF_CLASSES else ""
-            self._item(number, KEY, key, "Press this key in the canvas to paint with the class.")
+            self._item(number, KEY, key, "Press this key to paint with the class.")
             color = self._item(number, COLOR, "", "Double-click, or Return, for another colour.")
             color.setIcon(swatch(each.color))
             color.setData(Qt.ItemDataRole.UserRole, each.color)
@@ -115,9 +116,14 @@ class ClassesBox(Section):
         return merge
 
     def _remove(self) -> None:
-        value = self.selected()
-        if value is not None:
-            self._home.attempt(self._home.session.remove_class, value)
+        session, value = self._home.session, self.selected()
+        removed = next((each for each in session.classes if each.value == value), None)
+        if removed is None:
+            return
+        painted = session.painted.get(removed.value, 0)
+        if self._home.attempt(session.remove_class, removed.value):
+            strokes = f" and its {painted:,} painted pixels are" if painted else " is"
+            self._home.tell(f"The class {removed.name!r}{strokes} removed. Ctrl+Z brings it back.")
 
     def _renamed(self, item: QTableWidgetItem) -> None:
         if item.column() == NAME:
@@ -169,7 +175,7 @@ class ClassesBox(Section):
             )
 
     def _take(self, classes: Sequence[LabelClass]) -> None:
-        self._home.attempt(self._home.session.set_classes, classes)
+        self._home.attempt(self._home.session.import_classes, classes)
 
     def _tell_saved(self, path: Path) -> None:
         self._home.tell(f"Classes saved to {path}")
@@ -179,20 +185,56 @@ class ClassesBox(Section):
         self._home.bridge.class_selected.disconnect(self._select_value, missing_ok=True)
 
 
-def _class_table() -> Any:
-    table = QTableWidget(0, 4)
-    table.setAccessibleName("Classes")
-    table.horizontalHeader().hide()
-    table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(26)
-    table.setShowGrid(False)
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setTabKeyNavigation(False)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
-    modes = QHeaderView.ResizeMode
-    for column, mode in ((KEY, modes.Fixed), (COLOR, modes.Fixed), (NAME, modes.Stretch), (PAINTED, modes.ResizeToContents)):
-        table.horizontalHeader().setSectionResizeMode(column, mode)
-    table.setColumnWidth(KEY, 24)
-    table.setColumnWidth(COLOR, 30)
-    return table
+class _ClassTable(QTableWidget):
+    """The table of classes; its keys act while it has the focus, and never else.
+
+    Parameters
+    ----------
+    acts : mapping of key to callable
+        What its keys do. They come before the same keys of a menu.
+    """
+
+    def __init__(self, acts: Mapping[Any, Callable[[], object]]) -> None:
+        super().__init__(0, 4)
+        self._acts = acts
+        self.setAccessibleName("Classes")
+        self.horizontalHeader().hide()
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(26)
+        self.setShowGrid(False)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTabKeyNavigation(False)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
+        modes = QHeaderView.ResizeMode
+        for column, mode in (
+            (KEY, modes.Fixed),
+            (COLOR, modes.Fixed),
+            (NAME, modes.Stretch),
+            (PAINTED, modes.ResizeToContents),
+        ):
+            self.horizontalHeader().setSectionResizeMode(column, mode)
+        self.setColumnWidth(KEY, 24)
+        self.setColumnWidth(COLOR, 30)
+
+    def event(self, event: Any) -> bool:
+        """Qt's hook."""
+        if event.type() == QEvent.Type.ShortcutOverride and self._act(event) is not None:
+            event.accept()
+            return True
+        return bool(super().event(event))
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Qt's hook."""
+        act = self._act(event)
+        if act is None:
+            super().keyPressEvent(event)
+        elif not event.isAutoRepeat():
+            act()
+
+    def keyboardSearch(self, search: str) -> None:
+        """Qt's hook: no letter chooses another class."""
+
+    def _act(self, event: Any) -> Callable[[], object] | None:
+        plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        return self._acts.get(event.key()) if plain else None

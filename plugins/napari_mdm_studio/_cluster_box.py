@@ -172,7 +172,7 @@ class ClusterBox(Section):
             self._asked = f"Cluster {cluster} became labels of {name}."
 
     def _undo(self) -> None:
-        self._home.undo_class_change()
+        self._home.history.undo_classes()
         self.said.hide()
 
     def tell_done(self, failed: str = "") -> None:

@@ -78,11 +78,10 @@ def look(shown: ShownImage, order: Order) -> Seen:
     with tempfile.TemporaryDirectory(prefix="mdm-studio-") as folder:
         classifier = order.classifier(Path(folder))
         info, _ = read_classifier(classifier)
-        cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)  # of an image in view features are there already
+        # of an image in view features are there already
+        cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES, optional=True)
         path = shown.as_file(Path(folder))
-        found = preview(
-            classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache, stop=order.stop
-        )
+        found = preview(classifier, path, order.options, device=order.device, centre=shown.centre, cache=cache, stop=order.stop)
     return Seen(shown, found, info.classes)
 
 

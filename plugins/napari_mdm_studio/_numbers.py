@@ -1,9 +1,11 @@
-"""Lists of numbers as people type them: ``7`` or ``4, 6-8``."""
+"""Lists of numbers in fields: ``7`` or ``4, 6-8``, see `mdm_studio.number_lists`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from mdm_studio import number_lists
+from mdm_studio.number_lists import as_text
+
+__all__ = ["as_text", "parse_numbers"]
 
 
 def parse_numbers(text: str, largest: int, *, ordered: bool = False) -> tuple[int, ...] | None:
@@ -14,30 +16,8 @@ def parse_numbers(text: str, largest: int, *, ordered: bool = False) -> tuple[in
     >>> parse_numbers("4, 6-8", 17)
     (4, 6, 7, 8)
     """
-    found: dict[int, None] = {}  # an ordered set
-    for part in filter(None, re.split(r"[,;\s]+", text.strip())):
-        span = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
-        if span is None:
-            return None
-        first, last = int(span[1]), int(span[2] or span[1])
-        if first > last or last > largest:
-            return None
-        found |= dict.fromkeys(range(first, last + 1))
-    return tuple(found if ordered else sorted(found)) or None
-
-
-def as_text(numbers: Iterable[int]) -> str:
-    """The shortest way to type `numbers`.
-
-    Examples
-    --------
-    >>> as_text((4, 6, 7, 8))
-    '4, 6-8'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    try:
+        found = number_lists.parse_numbers(text, largest)
+    except ValueError:
+        return None
+    return found if ordered else tuple(sorted(found))

@@ -126,4 +126,3 @@ class _Sheet(QWidget):
             box = QRect(0, round(number * side), self._margin - _GAP, round(side))
             painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
-

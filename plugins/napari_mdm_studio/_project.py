@@ -37,9 +37,7 @@ def is_project(folder: Path) -> bool:
     return (folder / PROJECT_FILE).is_file()
 
 
-def open_project(
-    viewer: Any, folder: Path, *, session: Callable[[Preferences, Path], Session] = new_session
-) -> SessionHome:
+def open_project(viewer: Any, folder: Path, *, session: Callable[[Preferences, Path], Session] = new_session) -> SessionHome:
     """Open a project in place of what is open in a viewer, whose docks start anew with it.
 
     Parameters
@@ -146,6 +144,7 @@ class ProjectView:
         self._reading = False
         self._then: Callable[[], object] | None = None
         self._place = 0  # of the image shown last, in the order of then
+        self._remarked: set[str] = set()  # images of which it was told what is left out
         home.bridge.parked.connect(self._parked)
 
     def usual_order(self) -> tuple[str, ...]:
@@ -239,6 +238,9 @@ class ProjectView:
             self._home.viewer.reset_view()
         order = self.order()
         self._place = order.index(image.id) if image.id in order else self._place
+        if image.remarks and image.id not in self._remarked:
+            self._remarked.add(image.id)
+            self._home.tell(f"{image.name}: {'; '.join(image.remarks)}.")
         self._arrive(image.id)
 
     def _clear_leftover(self) -> None:

@@ -9,26 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.errors import NoImagesError
+from mdm_studio.errors import InputError, MDMStudioError, UnreadableImageError
 from mdm_studio.io.images import find_images, image_name, open_image
 
 Reader = Callable[[Any], list[tuple[Any, ...]]]
 
 PROJECT_FILE = "project.json"
 """A folder that holds this file is a project."""
+CLASSIFIER_SUFFIX = ".mdm"
 _NOTHING: list[tuple[Any, ...]] = [(None,)]  # napari's word for "read, and no layer came of it"
+_TOLD = 5  # images of which it is told what is left out
 _GAP = 16  # pixels between neighbours, as in the sample data
 
 
-def folder_reader(path: str | Sequence[str]) -> Reader | None:
-    """A reader of a folder of images or of a project, or None if `path` is neither."""
-    if not isinstance(path, str) or not Path(path).is_dir() or Path(path).suffix.lower() == ".zarr":
+def reader(path: str | Sequence[str]) -> Reader | None:
+    """A reader of a classifier, a folder of images or a project; None, at once, for whatever else it may be."""
+    if not isinstance(path, str):
+        return None
+    if not Path(path).is_dir():
+        return read_classifier if path.lower().endswith(CLASSIFIER_SUFFIX) else None
+    if Path(path).suffix.lower() == ".zarr":
         return None
     if (Path(path) / PROJECT_FILE).is_file():
         return read_project
     try:
         find_images([path])
-    except NoImagesError:
+    except MDMStudioError:
         return None
     return read_folder
 
@@ -44,14 +50,25 @@ def read_folder(path: str) -> list[tuple[Any, ...]]:
 
     Raises
     ------
-    InputError
-        If a file cannot be read.
+    UnreadableImageError
+        If no file can be read; where some can, a notice names the others.
     """
     groups: dict[tuple[Any, ...], list[Path]] = {}
+    remarks: list[str] = []
+    refused: list[str] = []
     for file in find_images([path]):
-        with open_image(file) as image:
-            facts = (image.planes, image.channels, image.height, image.width, str(image.dtype), image.rgb)
+        try:
+            with open_image(file) as image:
+                facts = (image.planes, image.channels, image.height, image.width, str(image.dtype), image.rgb)
+        except InputError as error:
+            refused.append(str(error))
+            continue
         groups.setdefault(facts, []).append(file)
+        remarks += [f"{image.name}: {'; '.join(image.remarks)}"] if image.remarks else []
+    if remarks:
+        _tell(remarks)
+    if refused:
+        _report(path, refused, any(groups.values()))
     layers: list[tuple[Any, ...]] = []
     left = 0
     for (planes, channels, _, width, _, rgb), files in groups.items():
@@ -64,6 +81,23 @@ def read_folder(path: str) -> list[tuple[Any, ...]]:
         layers.append((data, {"name": name, "rgb": rgb, "metadata": {"names": names}, **place}, "image"))
         left += width + _GAP
     return layers
+
+
+def _tell(remarks: Sequence[str]) -> None:
+    from napari.utils.notifications import show_info
+
+    more = f" (and of {len(remarks) - _TOLD} other images)" if len(remarks) > _TOLD else ""
+    show_info("\n".join(remarks[:_TOLD]) + more)
+
+
+def _report(folder: str, refused: Sequence[str], some_are_read: bool) -> None:
+    """Name the files of a folder that cannot be read."""
+    if not some_are_read:
+        raise UnreadableImageError(f"none of the {len(refused)} images in {folder} can be read; the first one: {refused[0]}")
+    from napari.utils.notifications import show_warning
+
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    show_warning(f"Not everything in {folder} is shown: {refused[0]}{more}")
 
 
 def _stack(files: Sequence[Path]) -> Any:
@@ -93,11 +127,6 @@ def read_project(path: str) -> list[tuple[Any, ...]]:
 
     open_project_folder(Path(path))
     return _NOTHING
-
-
-def classifier_reader(path: str | Sequence[str]) -> Reader | None:
-    """A reader of FILE.mdm: it opens no layer but gives the classifier to the Segment dock."""
-    return read_classifier if isinstance(path, str) and path.lower().endswith(".mdm") else None
 
 
 def read_classifier(path: str) -> list[tuple[Any, ...]]:

@@ -14,9 +14,12 @@ from psygnal import Signal, SignalInstance
 from qtpy.QtCore import QEvent, QObject
 
 from mdm_studio.errors import MDMStudioError
-from napari_mdm_studio._actions import KeyBinder
 from napari_mdm_studio._bridge import Bridge
 from napari_mdm_studio._geometry import ChannelAxis
+from napari_mdm_studio._history import History
+from napari_mdm_studio._keys import KeyBinder
+from napari_mdm_studio._lost_project import LostProjectWatch
+from napari_mdm_studio._opengl import keep_programs
 from napari_mdm_studio._planes import Channels
 from napari_mdm_studio._preferences import Preferences, preferences
 from napari_mdm_studio._worker import Relay, Runner
@@ -83,7 +86,7 @@ def new_session(chosen: Preferences, keep: Literal["automatic"] | Path = "automa
     from mdm_studio.services.session import LiveSettings, Session
 
     settings = LiveSettings(backbone=chosen.backbone, device=chosen.device, smooth=chosen.smooth)
-    cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES)
+    cache = FeatureCache(default_cache_dir(), max_bytes=CACHE_BYTES, optional=True)
     session = Session(cache, memory=chosen.memory << 20, settings=settings, live=chosen.live, keep=keep)
     for name in ("background", "object"):  # two at least are needed, and a restored project brings its own
         session.add_class(name)
@@ -99,6 +102,8 @@ class SessionHome:
         The session.
     bridge : Bridge
         Keeps layers and session in step.
+    history : History
+        Undoes strokes and changes of classes in one order.
     runner : Runner
         Runs what must not run on the GUI thread.
     save : callable or None
@@ -109,6 +114,8 @@ class SessionHome:
     project : ProjectView or None
         Shows the images of a project one at a time; None while images are chosen among the viewer's own layers. See
         `napari_mdm_studio._project.open_project`.
+    lost : LostProjectWatch
+        Asks what to do when the folder of the project has gone.
     closed : Signal
         The session has ended.
     backbones_changed : Signal
@@ -122,6 +129,7 @@ class SessionHome:
     project_asked = Signal(Path)
 
     def __init__(self, viewer: Viewer, session: Session, chosen: Preferences) -> None:
+        keep_programs()
         self.viewer, self.preferences = viewer, chosen
         self.session: Session = session
         self.runner = Runner()
@@ -131,9 +139,12 @@ class SessionHome:
         self._kept: dict[Relay, QWidget | None] = {}
         self._open = True
         self.bridge: Bridge = Bridge(viewer, session, self.relay)
+        self.history = History(self)
         self.relay(session.failed, self.warn)
         self.relay(session.noticed, self.tell)
-        self._keys = KeyBinder(self, canvas_widget(viewer))
+        self.relay(self.bridge.told, self.warn)
+        self._keys = KeyBinder(self, main_window(viewer), canvas_widget(viewer))
+        self.lost = LostProjectWatch(self, main_window(viewer))
         self._watch = _CloseWatch(main_window(viewer), self.may_close, self.close)
 
     @property
@@ -204,11 +215,6 @@ class SessionHome:
             return False
         return True
 
-    def undo_class_change(self) -> None:
-        """Undo the last change of classes and say what it was."""
-        undone = self.session.undo_class_change()
-        self.tell(f"Undone: {undone}" if undone else "There is no change of classes to undo.")
-
     def tell(self, text: str) -> None:
         """Tell the user something."""
         from napari.utils.notifications import show_info
@@ -241,6 +247,8 @@ class SessionHome:
         self._open = False
         self._watch.close()
         self._keys.close()
+        self.lost.close()
+        self.history.close()
         for relay in self._kept:
             relay.close()
         self._kept.clear()

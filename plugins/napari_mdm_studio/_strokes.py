@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,8 @@ class StrokesWatcher:
         Gets a `Changed` for each plane.
     replaced : callable
         Called when the layer was given another array.
+    done, undone : callable
+        Called when a stroke can be undone from now on (with whether it is one that was undone before), and when one was undone.
     later : callable
         Calls a function as soon as the event loop has its turn. Polygons, and strokes of code, are announced by napari
         just before they are in the array.
@@ -85,16 +88,38 @@ class StrokesWatcher:
         changed: Callable[[Changed], object],
         replaced: Callable[[], object],
         later: Callable[[Callable[[], object]], object],
+        done: Callable[[bool], object] = lambda again: None,
+        undone: Callable[[], object] = lambda: None,
     ) -> None:
         self._layer, self._changed, self._replaced, self._later = layer, changed, replaced, later
+        self._done, self._undone = done, undone
         self._waiting: list[Changed] = []
         layer.events.paint.connect(self._painted)
         layer.events.data.connect(self._data_set)
         # setattr, because these are methods of the class
-        setattr(layer, "undo", lambda: self._replay("_undo_history", type(layer).undo))  # noqa: B010
-        setattr(layer, "redo", lambda: self._replay("_redo_history", type(layer).redo))  # noqa: B010
+        setattr(layer, "undo", lambda: self._replay("_undo_history", type(layer).undo, self._undone))  # noqa: B010
+        setattr(layer, "redo", lambda: self._replay("_redo_history", type(layer).redo, partial(self._done, True)))  # noqa: B010
+        setattr(layer, "data_setitem", self._set_item)  # noqa: B010
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a stroke to undo."""
+        return bool(getattr(self._layer, "_undo_history", True))
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a stroke to paint again."""
+        return bool(getattr(self._layer, "_redo_history", True))
+
+    def _set_item(self, indices: Any, value: Any, refresh: bool = True) -> None:
+        """Refuse what is no stroke: napari's own method makes 44 of an array that holds 300, and 255 of -1."""
+        values, limits = np.asarray(value), np.iinfo(self._layer.data.dtype)
+        if values.size and not (values.dtype.kind in "biu" and limits.min <= values.min() and values.max() <= limits.max):
+            raise ValueError(f"strokes are whole numbers from {limits.min} to {limits.max}: nothing was painted")
+        type(self._layer).data_setitem(self._layer, indices, value, refresh)
 
     def _painted(self, event: Any) -> None:
+        self._done(False)
         regions = changed_regions(event.value, self._layer.data.shape)
         if getattr(self._layer, "_block_history", False):  # a stroke of the mouse has ended: it is all there
             self._tell(regions)
@@ -102,7 +127,7 @@ class StrokesWatcher:
             self._waiting += regions
             self._later(self._flush)
 
-    def _replay(self, history: str, method: Callable[[Any], None]) -> None:
+    def _replay(self, history: str, method: Callable[[Any], None], tell: Callable[[], object]) -> None:
         waiting = getattr(self._layer, history, None)
         item = list(waiting[-1]) if waiting else None
         method(self._layer)
@@ -110,6 +135,7 @@ class StrokesWatcher:
             shape = self._layer.data.shape
             item = [_Everything(tuple(slice(0, length) for length in shape))]
         if item:
+            tell()
             self._tell(changed_regions(item, self._layer.data.shape))
 
     def _tell(self, regions: Iterable[Changed]) -> None:
@@ -129,7 +155,7 @@ class StrokesWatcher:
         self._flush()
         self._layer.events.paint.disconnect(self._painted)
         self._layer.events.data.disconnect(self._data_set)
-        for method in ("undo", "redo"):
+        for method in ("undo", "redo", "data_setitem"):
             self._layer.__dict__.pop(method, None)
 
 

@@ -54,6 +54,25 @@ def test_one_unreadable_image_among_many(run, fitted, images_and_labels, tmp_pat
     assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["field0.png", "field1.png", "field2.png"]
 
 
+def test_images_without_a_finite_pixel_fail_by_name_and_values_for_no_data_are_named(run, fitted, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = np.random.default_rng(0).random((30, 40)).astype(np.float32)
+    np.save(folder / "nan.npy", np.full((30, 40), np.nan))
+    np.save(folder / "inf.npy", np.full((30, 40), -np.inf))
+    np.save(folder / "huge.npy", picture.astype(np.float64) * 1e300)
+    picture[:, :9] = -1e30
+    np.save(folder / "gap.npy", picture)
+    outcome = run("predict", fitted, folder, "--out", tmp_path / "m")
+    assert outcome.code == 1
+    assert "2 of 4 images failed" in outcome.error
+    for name in ("nan", "inf"):
+        assert f"failed: {name} has no finite pixel" in outcome.stderr
+    assert "gap.npy: taken as no data: values beyond 1e+29 (22 % of the pixels)" in outcome.stderr
+    assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["gap.png", "huge.png"]
+    assert "taken as no data" in (tmp_path / "m" / "export.json").read_text("utf-8")
+
+
 def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 255, (20, 30, 3), np.uint8)
@@ -67,28 +86,108 @@ def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
     exif[0x0112] = 6  # shown after a quarter turn
     Image.fromarray(rgb).save(folder / "turned.jpg", exif=exif)
     np.save(folder / "nan.npy", np.where(rgb[..., 0] > 200, np.nan, 0.5).astype(np.float32))
-    np.save(folder / "two.npy", rgb[..., :2])
     return {"one": (1, 1), "turned": (30, 20)}
 
 
 def test_odd_but_usable_images(run, fitted, tmp_path):
-    """1x1, grey, RGBA, 16-bit, palette, CMYK, rotated by EXIF, float with NaN, two channels: each gets a mask of its size."""
+    """1x1, grey, RGBA, 16-bit, palette, CMYK, rotated by EXIF, float with NaN: each gets a mask of its size."""
     sizes = _odd_images(tmp_path / "odd")
     outcome = run("predict", fitted, tmp_path / "odd", "--out", tmp_path / "m")
     assert outcome.code == 0
     masks = sorted((tmp_path / "m").glob("*.png"))
-    assert len(masks) == 9
+    assert len(masks) == 8
+    assert outcome.stderr.count("warning: ") == 1
+    assert "nan.npy differs from the images that the classifier was fitted on: fractions (float32)" in outcome.stderr
     for path in masks:
         assert np.asarray(Image.open(path)).shape == sizes.get(path.stem, (20, 30))
 
 
-def test_too_many_channels_name_the_option(run, fitted, tmp_path):
+@pytest.mark.parametrize("number", [2, 5])
+def test_other_channels_than_fitted_on(run, fitted, tmp_path, number):
     (tmp_path / "c").mkdir()
-    np.save(tmp_path / "c" / "five.npy", np.zeros((5, 20, 30), np.uint8))
+    np.save(tmp_path / "c" / "a.npy", np.zeros((number, 20, 30), np.uint8))
     outcome = run("predict", fitted, tmp_path / "c", "--out", tmp_path / "m")
     assert outcome.code == 1
-    assert "5 channels" in outcome.error
+    assert f"a.npy has {number} channels, and the classifier was fitted on images of red, green and blue" in outcome.error
     assert "--channels" in outcome.error
+    assert not list((tmp_path / "m").glob("*.png"))
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "truth" / "a.png")
+    outcome = run("evaluate", fitted, tmp_path / "truth", "--images", tmp_path / "c")
+    assert (outcome.code, f"a.npy has {number} channels" in outcome.error) == (1, True)
+
+
+def test_images_of_several_kinds_are_not_fitted_together(run, tiny_backbone, images_and_labels, tmp_path):
+    images, labels = images_and_labels
+    pixels = np.asarray(Image.open(images / "field0.png"))
+    (images / "field0.png").unlink()
+    np.save(images / "field0.npy", pixels[..., :2])
+    order = ("fit", images, labels, "--out", tmp_path / "x.mdm", "--backbone", tiny_backbone, "--members", 1)
+    outcome = run(*order)
+    assert outcome.code == 1
+    assert "field0.npy has 2 channels and" in outcome.error
+    assert "field1.png red, green and blue" in outcome.error
+    assert run(*order, "--channels", "0").code == 0
+
+
+def _lossy(path: Path, image: Path) -> None:
+    Image.open(path).save(path, format="jpeg")
+
+
+def _lossy_webp(path: Path, image: Path) -> None:
+    Image.open(path).save(path, format="webp")
+
+
+def _copy_of_the_image(path: Path, image: Path) -> None:
+    grey = Image.open(image).convert("L")
+    grey.save(image)
+    grey.save(path)
+
+
+def _empty(path: Path, image: Path) -> None:
+    Image.fromarray(np.zeros((60, 70), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("head", ["ensemble", "finetune"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_lossy, "field0.png is stored as JPEG"),
+        (_lossy_webp, "field0.png is stored as WebP"),
+        (_copy_of_the_image, "field0.png has the very pixels of the image"),
+        (_empty, "no labelled pixel in 1 label map: every value is 0"),
+    ],
+)
+def test_label_maps_that_are_none(run, tiny_backbone, images_and_labels, tmp_path, head, spoil, words):
+    images, labels = images_and_labels
+    (labels / "field1.png").unlink()
+    spoil(labels / "field0.png", images / "field0.png")
+    out = tmp_path / "x.mdm"
+    outcome = run("fit", images, labels, "--out", out, "--backbone", tiny_backbone, "--head", head, "--no-cache")
+    assert outcome.code == 1
+    assert words in outcome.error
+    assert not out.exists()
+
+
+def test_the_folder_of_images_given_as_labels(run, tiny_backbone, images_and_labels, tmp_path):
+    images, _ = images_and_labels
+    outcome = run("fit", images, images, "--out", tmp_path / "x.mdm", "--backbone", tiny_backbone)
+    assert outcome.code == 1
+    assert "field0.png is the image itself" in outcome.error
+
+
+def test_many_classes_are_said_unless_they_are_meant(run, tiny_backbone, images_and_labels, tmp_path):
+    images, labels = images_and_labels
+    (labels / "field1.png").unlink()
+    values = (np.arange(4200) % 60 + 1).reshape(60, 70).astype(np.uint8)
+    Image.fromarray(values).save(labels / "field0.png")
+    order = ["fit", images, labels, "--out", tmp_path / "x.mdm", "--backbone", tiny_backbone, "--members", 1]
+    names = ",".join(f"c{number}" for number in range(60))
+    said = [run(*order, *more).stderr for more in ([], ["--many-classes"], ["--classes", names])]
+    assert "warning: 60 classes are in the labels (the values 1, 2, 3 ... 60)" in said[0]
+    assert "--many-classes" in said[0]
+    assert [text.count("warning") for text in said] == [1, 0, 0]
 
 
 def test_two_images_of_one_name(run, fitted, images_and_labels, tmp_path):

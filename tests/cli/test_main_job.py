@@ -89,6 +89,7 @@ def test_objects_and_tables_as_asked(run, fitted, images_and_labels, tmp_path):
         (["--fill-holes"], "--fill-holes is about objects"),
         (["--table-format", "xlsx"], "'xlsx' is not known"),
         (["--workers", 2, "--scheduler", "tcp://127.0.0.1:1"], "contradict"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--tls-cert", "c.pem"], "--tls-cert"),
         (["--cache", "c", "--no-cache"], "contradict"),
     ],
 )
@@ -97,6 +98,13 @@ def test_options_that_make_no_sense(run, images_and_labels, tmp_path, options, w
     assert outcome.code == 2
     assert words in outcome.error
     assert not (tmp_path / "o").exists()
+
+
+def test_an_open_scheduler_is_said_to_be_open(run, fitted, images_and_labels, tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm_studio.services.cluster._PATIENCE", "1s")
+    outcome = run("predict", fitted, images_and_labels[0], "--out", tmp_path / "o", "--scheduler", "tcp://127.0.0.1:1")
+    assert outcome.code == 2
+    assert outcome.stderr.count("not encrypted") == 1
 
 
 @pytest.mark.parametrize(("format_", "name"), [("tiff", "field0.tif"), ("npy", "field0.npy"), ("ome-zarr", "field0.ome.zarr")])

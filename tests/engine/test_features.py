@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from mdm_studio.arrays import IntensityWindow, bin_pixels, intensity_window, normalise
@@ -11,8 +12,9 @@ from mdm_studio.engine.backbones import BackboneCard, load_backbone, untrained_b
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
 from mdm_studio.engine.heads import sample_features
 from mdm_studio.errors import BackboneError, ChannelsError, UsageError
+from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.io.images import ArrayPlane
+from mdm_studio.io.images import ArrayPlane, open_image
 from mdm_studio.nn.mae import MAEConfig
 from mdm_studio.testing import blobs
 
@@ -117,11 +119,11 @@ def test_damaged_tile_is_computed_again(backbone, tmp_path, damage):
         np.full((1, 1, 1), 7, np.uint8),
         np.arange(2100, dtype=np.uint16).reshape(1, 3, 700),
         np.where(np.eye(40, dtype=bool), np.nan, 0.5)[None].astype(np.float32),
-        np.full((1, 20, 20), np.nan, np.float32),
+        np.stack([np.full((20, 20), np.nan), np.eye(20)]),
         np.zeros((2, 20, 20), np.uint8),
         np.ones((1, 20, 20), bool),
     ],
-    ids=["1x1", "thin 16-bit", "float with NaN", "all NaN", "two channels", "bool"],
+    ids=["1x1", "thin 16-bit", "float with NaN", "a channel of NaN", "two channels", "bool"],
 )
 def test_odd_images_give_finite_features(backbone, raw):
     source = PlaneFeatures(backbone, ArrayPlane(raw), FeatureSettings.of(backbone))
@@ -252,3 +254,37 @@ def test_tiles_of_a_network_that_reads_by_windows_agree_with_the_whole():
         inside = part.values[:, rows.start - part.origin[0] :, cols.start - part.origin[1] :]
         inside = inside[:, : rows.stop - rows.start, : cols.stop - cols.start]
         torch.testing.assert_close(inside, expected.values[:, rows, cols], rtol=0, atol=4e-3)  # of float16
+
+
+def test_features_of_a_file_that_was_written_to_are_not_kept(backbone, tmp_path):
+    """They would be found again under the name of the pixels that were there before."""
+    image = np.ascontiguousarray(blobs(60, 150)[0][..., 0])
+    path, cache = tmp_path / "a.tif", FeatureCache(tmp_path / "cache")
+    settings = FeatureSettings.of(backbone, tile=64)
+    tifffile.imwrite(path, image)
+    with open_image(path) as file:
+        source = PlaneFeatures(backbone, file.plane(), settings, cache)
+        assert source.grid.shape[1] > 1
+        source.maps(0, 0)
+        assert source.store.has(source.specs[0], 0, 0)
+        tifffile.imwrite(path, 255 - image)
+        source.maps(0, 1)
+        assert not source.store.has(source.specs[0], 0, 1)
+    with open_image(path) as file:
+        again = PlaneFeatures(backbone, file.plane(), settings, cache)
+        again.maps(0, 1)
+        assert again.store.has(again.specs[0], 0, 1)
+
+
+def test_a_lazy_array_is_named_after_the_file_as_it_was_when_it_was_opened(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((40, 50), np.uint8))
+    lazy = ArrayImage(np.memmap(path, np.uint8, "r", shape=(40, 50)), source=path)
+    assert not lazy.plane().changed()
+    before = lazy.identity()
+    tifffile.imwrite(path, np.ones((40, 50), np.uint16))
+    assert lazy.plane().changed()
+    assert lazy.identity() == before
+    held = ArrayImage(np.zeros((40, 50), np.uint8), source=path)
+    tifffile.imwrite(path, np.ones((40, 50), np.uint8))
+    assert not held.plane().changed()

@@ -461,6 +461,24 @@ def test_windows_equal_the_whole(monkeypatch):
     np.testing.assert_allclose(part.uncertainty, whole.uncertainty[11:37, 4:50], atol=1e-5)
 
 
+@pytest.mark.parametrize("limit", [1, 4 * 5 * 53 * 10])
+def test_many_classes_are_counted_a_few_rows_at_a_time(monkeypatch, limit):
+    """Votes, entropies and the like never take more than `_TALLY_BYTES` for each of a few arrays (or a row)."""
+    maps, ensemble = random_maps(37, 53, (8, 4, 2, 1)), stacked(random_members(16, 5, n=4))
+    window = slice(3, 37), slice(1, 53)
+    whole = predict_window(ensemble, maps, *window)
+    monkeypatch.setattr(heads, "_TALLY_BYTES", limit)
+    counted = []
+    tally = heads._Tally
+    monkeypatch.setattr(heads, "_Tally", lambda e, rows, cols, n: counted.append(rows) or tally(e, rows, cols, n))
+    found = predict_window(ensemble, maps, *window)
+    assert all(rows.stop - rows.start <= max(limit // (4 * 5 * 52), 1) for rows in counted)
+    assert [rows.start for rows in counted] == [3, *(rows.stop for rows in counted[:-1])]
+    assert (found.labels == whole.labels).mean() >= 0.999
+    np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-5)
+    np.testing.assert_allclose(found.uncertainty, whole.uncertainty, atol=1e-5)
+
+
 def test_fewer_members_are_the_first_ones():
     maps, members = random_maps(16, 16, (4, 2)), random_members(8, 4)
     two = predict_window(stacked(members), maps, slice(0, 16), slice(None, 16), members=2)

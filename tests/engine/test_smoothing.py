@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from mdm_studio.engine import smoothing
 from mdm_studio.engine.backbones import load_backbone
 from mdm_studio.engine.features import FeatureSettings, PlaneFeatures
-from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, sample_features
+from mdm_studio.engine.heads import EnsembleConfig, fit_ensemble, predict_window, sample_features
 from mdm_studio.engine.smoothing import guided_filter, predict_plane
 from mdm_studio.io.images import ArrayPlane
+from mdm_studio.nn.pixel_mlp import PixelMLPEnsemble
 from mdm_studio.testing import blobs
 
 
@@ -50,6 +52,14 @@ def test_a_flat_guide_only_averages():
     np.testing.assert_allclose(found[0, 10, 8:13], np.array([1, 2, 3, 2, 1]) * 3 / 81, atol=1e-5)
 
 
+def test_it_may_replace_what_it_smooths():
+    rng = np.random.default_rng(0)
+    given, guide = rng.random((3, 20, 31)).astype(np.float32), rng.random((20, 31)).astype(np.float32)
+    wanted = guided_filter(given, guide, 4)
+    assert guided_filter(given, guide, 4, out=given) is given
+    np.testing.assert_array_equal(given, wanted)
+
+
 @pytest.fixture(scope="module")
 def backbone(tiny_backbone):
     return load_backbone(tiny_backbone)
@@ -87,8 +97,34 @@ def test_without_smoothing_votes_are_left_alone(backbone):
     source = PlaneFeatures(backbone, plane, FeatureSettings.of(backbone))
     x = sample_features(source.maps(0, 0), np.arange(50), np.arange(50))
     ensemble = fit_ensemble(x, np.arange(50) % 2, 2, EnsembleConfig(members=2))
-    from mdm_studio.engine.heads import predict_window
-
     for rows, cols, found in predict_plane(ensemble, source):
         direct = predict_window(ensemble, source.maps(*source.grid.containing(rows.start, cols.start)), rows, cols)
         assert (found.labels == direct.labels).all()
+
+
+@pytest.mark.parametrize(("tile", "radius", "rows"), [(64, 3, 512), (64, 3, 20), (32, 20, 512), (32, 20, 7), (512, 8, 512)])
+def test_pieces_of_many_classes_are_the_whole_smoothed_at_once(backbone, monkeypatch, tile, radius, rows):
+    """Whatever the filter reaches, over several tiles too, and however few rows fit into memory; each pixel comes once."""
+    n_classes, shape = 7, (130, 110)
+    plane = ArrayPlane(np.ascontiguousarray(blobs(*shape)[0].transpose(2, 0, 1)), rgb=True)
+    source = PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, blocks=(), filters=True, tile=tile))
+    ensemble = PixelMLPEnsemble(sum(s.channels for s in source.specs), n_classes, members=2, hidden=(8, 8))
+    ensemble.reset([0, 1])
+    with torch.no_grad():
+        for layer in (ensemble.linear1, ensemble.linear2, ensemble.linear3):
+            layer.weight *= 20
+    ensemble.eval()
+    raw, uncertainty = np.empty((n_classes, *shape), np.float32), np.empty(shape, np.float32)
+    for at_rows, at_cols, found in predict_plane(ensemble, source):
+        raw[:, at_rows, at_cols], uncertainty[at_rows, at_cols] = found.probabilities, found.uncertainty
+    whole = guided_filter(raw, source.brightness(slice(0, 130), slice(0, 110)), radius)
+
+    monkeypatch.setattr(smoothing, "_PIECE_BYTES", 4 * n_classes * min(tile, 110) * rows)
+    times, made, doubt = np.zeros(shape, int), np.empty_like(raw), np.empty_like(uncertainty)
+    for at_rows, at_cols, found in predict_plane(ensemble, source, smooth=radius):
+        times[at_rows, at_cols] += 1
+        made[:, at_rows, at_cols], doubt[at_rows, at_cols] = found.probabilities, found.uncertainty
+        np.testing.assert_array_equal(found.labels, found.probabilities.argmax(0))
+    assert (times == 1).all()
+    np.testing.assert_allclose(made, whole, atol=1e-6)
+    np.testing.assert_allclose(doubt, uncertainty, atol=1e-5)

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    atomic.make_folder(tmp_path / "deep")
     with atomic.replacing(tmp_path / "deep" / "a.bin") as unfinished:
         unfinished.write_bytes(b"new")
         assert unfinished.parent == tmp_path / "deep"
@@ -88,9 +90,39 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
         atomic.write_text(tmp_path / "out" / "a.txt", "x")
 
 
-def test_names_of_the_longest_length_work(tmp_path: Path) -> None:
-    atomic.write_text(tmp_path / ("n" * 250 + ".txt"), "x")
+@pytest.mark.parametrize("letter", ["n", "\N{CJK UNIFIED IDEOGRAPH-4E2D}"])
+def test_names_of_the_longest_length_work(tmp_path: Path, letter: str) -> None:
+    atomic.write_text(tmp_path / (letter * (250 // len(letter.encode())) + ".txt"), "x")
     assert len(names(tmp_path)) == 1
+
+
+def test_a_folder_that_has_gone_is_not_made_again(tmp_path: Path) -> None:
+    target = tmp_path / "moved" / "a.txt"
+    for write in (atomic.write_text, atomic.write_json):
+        with pytest.raises(OutputError, match="not there"):
+            write(target, "x")
+    with pytest.raises(OutputError, match="not there"):
+        atomic.make_folder(target.parent / "deep", within=target.parent)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_made_below_one_that_is_there(tmp_path: Path) -> None:
+    for _ in range(2):
+        atomic.make_folder(tmp_path / "a" / "b", within=tmp_path)
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "a" / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        atomic.make_folder(tmp_path / "a" / "file" / "c", within=tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_names_that_are_no_text_are_written_and_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n.json")
+    atomic.write_json(tmp_path / name, {name: [name]})
+    assert json.loads((tmp_path / name).read_text("utf-8")) == {name: [name]}
+    atomic.write_text(tmp_path / name, name)
+    assert (tmp_path / name).read_text("utf-8") == "caf\\udce9\n.json"
+    assert names(tmp_path) == [name]
 
 
 def test_json_that_cannot_be_encoded_leaves_the_old_file(tmp_path: Path) -> None:

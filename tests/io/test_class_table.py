@@ -10,7 +10,8 @@ from mdm_studio.io.classifier_file import LabelClass
 
 TWO = (LabelClass(1, "ground", "#e69f00"), LabelClass(2, "nucleus", "#56b4e9"))
 
-names = st.text(min_size=1, max_size=30).map(lambda text: " ".join(text.split())).filter(bool)
+texts = st.text(min_size=1, max_size=30) | st.sampled_from(["=1+1", "'=1", "-rf", "+", "@a", "a;b"])
+names = texts.map(lambda text: " ".join(text.split())).filter(bool)
 colours = st.integers(0, 0xFFFFFF).map("#{:06x}".format)
 tables = st.lists(
     st.builds(LabelClass, st.integers(1, 255), names, colours),

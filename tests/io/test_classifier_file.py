@@ -12,14 +12,28 @@ from mdm_studio.io.classifier_file import (
     ClassifierInfo,
     EmbeddedBackbone,
     LabelClass,
+    SeenImages,
     read_classifier,
     read_embedded,
     write_classifier,
 )
 
-_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-_CLASSES = st.lists(st.builds(LabelClass, st.integers(0, 65535), _NAMES, st.just("#a0b1c2")), min_size=1, max_size=4).map(tuple)
-_NUMBERS = st.lists(st.integers(0, 1000), min_size=1, max_size=4).map(tuple)
+_NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+_CLASSES = st.lists(
+    st.builds(LabelClass, st.integers(0, 65535), _NAMES, st.just("#a0b1c2")),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda c: c.value,
+).map(tuple)
+_NUMBERS = st.lists(st.integers(0, 1000), min_size=1, max_size=4, unique=True).map(tuple)
+_SEEN = st.builds(
+    SeenImages,
+    channels=st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
+    rgb=st.booleans(),
+    dtypes=st.lists(_NAMES, max_size=3).map(tuple),
+    intensity=st.sampled_from(["percentile", "range"]),
+    pixel_um=st.none() | st.tuples(*[st.floats(1e-6, 1e6)] * 2),
+)
 
 
 @given(
@@ -37,6 +51,7 @@ _NUMBERS = st.lists(st.integers(0, 1000), min_size=1, max_size=4).map(tuple)
         filters=st.booleans(),
         channels=st.none() | _NUMBERS,
         unlabelled=st.none() | st.integers(0, 255),
+        images=st.none() | _SEEN,
     ),
     values=arrays(np.float32, array_shapes(max_dims=3, max_side=4), elements=st.floats(-1e3, 1e3, width=32)),
 )
@@ -56,7 +71,8 @@ def test_earlier_versions_are_read_as_what_they_were(tmp_path):
     write_classifier(path, info, {"weight": np.zeros(1, np.float32)})
     with zipfile.ZipFile(path) as archive:
         facts, tensors = json.loads(archive.read("classifier.json")), archive.read("ensemble.safetensors")
-    for version, unknown in ((2, ("head", "embedded")), (1, ("head", "embedded", "scales", "filters"))):
+    lacking = {3: ("images",), 2: ("images", "head", "embedded"), 1: ("images", "head", "embedded", "scales", "filters")}
+    for version, unknown in lacking.items():
         old = {key: value for key, value in facts.items() if key not in unknown} | {"version": version}
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("classifier.json", json.dumps(old))

@@ -190,6 +190,8 @@ def test_killed_writers_leave_whole_tiles_or_none(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)]
     for writer in writers:
         assert writer.stdout.readline() == b"ready\n"
+    while not any(tmp_path.glob("v1/*/*/*/c/*/*/*")):
+        time.sleep(0.01)
     time.sleep(0.3)
     for writer in writers:
         writer.send_signal(signal.SIGKILL)

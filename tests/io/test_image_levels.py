@@ -89,3 +89,10 @@ def test_thumbnails_of_any_channels(tmp_path, channels):
     assert (picture.shape, picture.dtype) == ((30, 45, 3), np.uint8)
     assert (np.ptp(picture.astype(int), axis=2).max() == 0) == (channels == 1)  # grey images stay grey
     assert picture.max() > 150
+
+
+def test_what_is_left_out_goes_with_the_image(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for name in ("one", "two"):
+            writer.write(np.zeros((8, 9), np.uint8), metadata={"axes": "YX", "Name": name})
+    assert open_levels(tmp_path / "a.ome.tif").remarks == ("left out: scene 2 of 2 (two)",)

@@ -14,6 +14,7 @@ from zarr.storage import _local
 from mdm_studio.errors import OutputError, ProjectError
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching, label_image
+from mdm_studio.io.zarr_store import FolderStore
 
 ALL = slice(None)
 rectangles = st.tuples(*(st.integers(0, 1300) for _ in range(4)), st.integers(0, 255))
@@ -149,7 +150,7 @@ def test_a_full_disk_leaves_the_old_chunk(tmp_path, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", fail)
+        patch.setattr(FolderStore, "_put", fail)
         with pytest.raises(OutputError, match=r"full|read-only"):
             paint(store, (), slice(0, 5), slice(0, 5), 2)
         with pytest.raises(OutputError, match=r"full|read-only"):

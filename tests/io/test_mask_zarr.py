@@ -17,6 +17,7 @@ def written(request, tmp_path):
     axes = request.param
     shape = (2, 3, 600, 40)[-len(axes) :]
     folder = tmp_path / "project" / "masks"
+    folder.mkdir(parents=True)
     stack = list(np.ndindex(shape[:-2]))
     options = {"palette": COLOURS, "names": NAMES, "pixel_size": (0.5, 0.25), "unit": "micrometer"}
     with open_mask(folder / "field 7", shape, np.uint8, format="ome-zarr", axes=axes, **options) as writer:

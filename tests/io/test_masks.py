@@ -318,3 +318,11 @@ def test_masks_need_neither_torch_nor_dask_until_ome_zarr() -> None:
     code = "import sys, mdm_studio.io.masks; print([m for m in ('torch', 'dask', 'ome_zarr', 'zarr') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e14])
+def test_a_pixel_size_beyond_the_tags_of_tiff_is_kept_in_its_ome_xml(tmp_path, size):
+    with masks.open_mask(tmp_path / "a", (8, 9), np.uint8, format="tiff", pixel_size=(size, size), unit="micrometer") as mask:
+        mask.write(0, 0, np.ones((8, 9), np.uint8))
+    with open_image(tmp_path / "a.tif") as image:
+        assert image.pixel_size == (size, size)

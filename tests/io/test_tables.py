@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdm_studio.errors import OutputError
+from mdm_studio.io.names import of_cell
 from mdm_studio.io.tables import is_whole_table, join_tables, write_rows, write_table
 
 
@@ -27,7 +28,7 @@ def test_no_rows_give_an_empty_file(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"t\.csv"):
+    with pytest.raises(OutputError, match="file"):
         write_rows(tmp_path / "file" / "t.csv", [{"a": 1}])
 
 
@@ -41,7 +42,7 @@ def test_tables_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[
     write_rows(path, rows)
     with path.open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
-    assert [{"a": row["a"], "b,\n": int(row["b,\n"]), '"c"': float(row['"c"'])} for row in read] == rows
+    assert [{"a": of_cell(row["a"]), "b,\n": int(row["b,\n"]), '"c"': float(row['"c"'])} for row in read] == rows
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -72,6 +73,30 @@ def test_columns_as_csv_and_parquet(tmp_path: Path, kind: str) -> None:
         assert second["x"] is None
         path.write_bytes(path.read_bytes()[:-3])
         assert not is_whole_table(path)
+
+
+FORMULAS = ('=HYPERLINK("x")', "+1", "-1", "@x", "\t=1", "\r=1", "'=1", "\uff1d1")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_text_is_no_formula_and_numbers_are_numbers(tmp_path: Path, joined: bool) -> None:
+    columns = {"=name": np.array(FORMULAS), "n": np.full(len(FORMULAS), -1), "x": np.full(len(FORMULAS), -0.5)}
+    for kind in ("csv", "parquet"):
+        write_table(tmp_path / f"t.{kind}", columns)
+        if joined:
+            join_tables([tmp_path / f"t.{kind}"], tmp_path / f"t.{kind}")
+    assert [row["=name"] for row in read(tmp_path / "t.parquet")] == list(FORMULAS)
+    rows = read(tmp_path / "t.csv")
+    assert [row["'=name"] for row in rows] == [f"'{text}" for text in FORMULAS]
+    assert {(row["n"], row["x"]) for row in rows} == {("-1", "-0.5")}
+    write_rows(tmp_path / "r.csv", [{"@": text, "n": np.float32(-2)} for text in FORMULAS])
+    assert [of_cell(row["'@"]) for row in read(tmp_path / "r.csv")] == list(FORMULAS)
+    assert {row["n"] for row in read(tmp_path / "r.csv")} == {"-2.0"}
+
+
+def test_other_separators_part_no_cells(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t.csv", [{"name": "a;=1"}, {"name": "a\t=1"}])
+    assert (tmp_path / "t.csv").read_text() == 'name\n"a;=1"\n"a\t=1"\n'
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

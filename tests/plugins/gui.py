@@ -31,6 +31,7 @@ class FakeSession:
 
     status_changed = Signal(object)
     classes_changed = Signal(tuple)
+    class_change_made = Signal(str)
     settings_changed = Signal(object)
     picture_changed = Signal(str, str)
     labels_rewritten = Signal(str)
@@ -121,6 +122,7 @@ class FakeSession:
             labels[labels == value] = new
             self.labels_rewritten.emit(key)
         self._set(each for each in self.classes if each.value != value)
+        self.class_change_made.emit(what)
 
     def undo_class_change(self):
         if not self._undo:
@@ -134,6 +136,11 @@ class FakeSession:
 
     def set_classes(self, classes):
         self._set(classes)
+
+    def import_classes(self, classes):
+        self._undo.append(("import", self.classes, {}))
+        self._set(classes)
+        self.class_change_made.emit("import")
 
     def choose(self, **changes):
         self.calls.append(("choose", changes))

@@ -107,9 +107,10 @@ def test_the_view_is_told_once_the_camera_moved(viewer, home, session, two_image
     view = views["left", ()]
     assert view.pixel == pytest.approx(0.25, rel=0.01)
     assert view.cols.stop - view.cols.start == pytest.approx(min(width / 4, 300), abs=2)
-    assert view.rows == slice(max(0, round(100 - height / 8)), min(200, round(100 + height / 8) + 1)) or abs(
-        view.rows.stop - view.rows.start - height / 4
-    ) < 3
+    assert (
+        view.rows == slice(max(0, round(100 - height / 8)), min(200, round(100 + height / 8) + 1))
+        or abs(view.rows.stop - view.rows.start - height / 4) < 3
+    )
     session.calls.clear()
     settle(0.2)
     assert not session.named("view_moved")  # nothing moves, nothing is told
@@ -200,8 +201,32 @@ def test_other_data_in_the_strokes_goes_into_the_array_of_the_session(viewer, ho
     assert session.images["left"][1] is left.strokes.data
     assert (left.strokes.data == 2).all()
     assert session.named("labels_changed") == [("left", (), slice(0, 200), slice(0, 300))]
-    left.strokes.data = np.zeros((20, 30), np.uint8)
-    assert list(home.bridge.images) == ["right"]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_values_that_are_no_classes_are_refused_and_the_strokes_stay(viewer, home, session, two_images, dtype):
+    left, _ = two_images
+    told = []
+    home.bridge.told.connect(told.append)
+    left.strokes.data_setitem((np.array([3, 7]), np.array([4, 4])), 2)
+    pasted = np.zeros((200, 300), dtype)
+    pasted[5:9], pasted[20:30] = (-1 if np.iinfo(dtype).min else 40_000), 300
+    pasted[50:60] = 1
+    left.strokes.data = pasted
+    assert left.strokes.data is session.images["left"][1]
+    assert (left.strokes.data[7, 4], left.strokes.data[3, 4]) == (2, 0)
+    assert set(np.unique(left.strokes.data)) == {0, 1, 2}
+    assert "4,200 pixels" in told[-1]
+    for shape in ((20, 30), (3, 200, 300)):
+        left.strokes.data = np.zeros(shape, np.uint8)
+        assert left.strokes.data is session.images["left"][1]
+        assert str(shape) in told[-1]
+        assert tuple(left.strokes.scale) == (1, 1)
+    with pytest.raises(ValueError, match="0 to 255"):
+        left.strokes.data_setitem((np.array([1]), np.array([1])), np.array([300]))
+    settle()  # it is drawn
+    assert list(home.bridge.images) == ["left", "right"]
+    assert set(np.unique(left.strokes.data)) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("kind", ["stack", "channels"])
@@ -394,6 +419,9 @@ def test_an_image_of_a_project_that_the_user_removes_is_parked(viewer, home, ses
     bound.strokes.data = np.full((40, 50), 2, np.int32)
     assert (array == 2).all()
     viewer.layers.remove(bound.strokes)
+    settle()
+    assert bound.strokes in viewer.layers  # they are the labels
+    viewer.layers.remove(bound.layer)
     settle()
     assert [layer.name for layer in viewer.layers] == ["a strokes"]
     assert not home.bridge.images

@@ -236,13 +236,21 @@ def test_ranking_and_missing_images_are_told_of_and_all_is_named(page, viewer, h
     assert not {letter for letter in letters if letters.count(letter) > 1}, texts
 
 
-def test_images_are_added_reviewed_and_removed(page, home, workspace, session, tmp_path):
+def test_images_are_added_reviewed_and_removed(page, home, workspace, session, tmp_path, monkeypatch):
     from PIL import Image
+
+    from napari_mdm_studio import _browser_page
+
+    asked = []
+    monkeypatch.setattr(_browser_page, "ask_remove", lambda parent, entries: asked.append(len(entries)) or len(asked) > 1)
 
     actions = {action.text(): action for action in page.menu_of(("id0", "id1")).actions()}
     actions["Mark as reviewed"].trigger()
     assert [workspace.entry(f"id{n}").reviewed for n in range(3)] == [True, True, False]
-    actions["Remove from the project (2 images)"].trigger()
+    for answer in (12, 10):  # the first time the user would rather not
+        actions["Remove from the project (2 images)..."].trigger()
+        wait_until(lambda wanted=answer: len(listed(page)) == wanted)
+    assert asked == [2, 2]
     wait_until(lambda: home.project.shown == "id2")  # the one that was shown is gone
     wait_until(lambda: len(listed(page)) == 10)
     assert "id0" not in session.images

@@ -63,7 +63,7 @@ def test_painting_two_classes_gives_a_mask_and_undo_takes_it_back(viewer, live):
     live.session.set_live(False)
     live.session.remove_class(1)
     wait_until(lambda: not bound.strokes.data.any(), 10)
-    live.undo_class_change()
+    live.history.undo_classes()
     wait_until(lambda: (bound.strokes.data == 1).any(), 10)
 
 

@@ -69,9 +69,9 @@ def folder(tmp_path):
 
 
 def test_a_folder_becomes_stacks_of_one_size(folder):
-    from napari_mdm_studio._readers import folder_reader
+    from napari_mdm_studio._readers import reader
 
-    read = folder_reader(str(folder))
+    read = reader(str(folder))
     (colour, colour_is, kind), (stack, stack_is, _) = read(str(folder))
     assert kind == "image"
     assert (colour.shape, colour_is["rgb"], colour_is["name"]) == ((30, 20, 3), True, "colour")
@@ -82,15 +82,32 @@ def test_a_folder_becomes_stacks_of_one_size(folder):
     np.testing.assert_array_equal(stack[1].compute(scheduler="synchronous"), PILImage.open(folder / "img1.png"))
 
 
+def test_a_folder_says_what_is_left_out_of_its_images(folder, monkeypatch):
+    from napari.utils import notifications
+
+    from napari_mdm_studio._readers import read_folder
+
+    told = []
+    monkeypatch.setattr(notifications, "show_info", told.append)
+    read_folder(str(folder))
+    assert told == []
+    frames = [PILImage.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for number in range(6):
+        frames[0].save(folder / f"m{number}.png", save_all=True, append_images=frames[1:])
+    read_folder(str(folder))
+    (text,) = told
+    assert text.startswith("m0: left out: frame 2 of 2\nm1: ")
+    assert text.endswith("(and of 1 other images)")
+
+
 def test_other_things_are_left_to_other_readers(tmp_path, folder):
-    from napari_mdm_studio._readers import classifier_reader, folder_reader
+    from napari_mdm_studio._readers import reader
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zarr").mkdir()
-    for path in (tmp_path / "empty", tmp_path / "a.zarr", tmp_path / "img0.png"):
-        assert folder_reader(str(path)) is None
-    assert folder_reader([str(folder)]) is None
-    assert classifier_reader("a.png") is None
+    for path in (tmp_path / "empty", tmp_path / "a.zarr", tmp_path / "img0.png", "a.png", "https://a.b/c.zarr"):
+        assert reader(str(path)) is None
+    assert reader([str(folder)]) is None
 
 
 @pytest.mark.gui

@@ -52,8 +52,7 @@ def test_images_that_do_not_overlap_are_chosen(viewer, home, session, dock):
     assert list(home.bridge.images) == ["right", "below", "over the left"]
     assert session.named("close_image") == [("left",)]
     viewer.layers.remove(viewer.layers["below"])
-    settle()
-    assert texts(table, 0) == ["left", "right", "over the left"]
+    wait_until(lambda: texts(table, 0) == ["left", "right", "over the left"])
 
 
 def test_the_channel_axis_is_a_choice(viewer, home, session, dock):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.storage import _local
 
 from mdm_studio.errors import OutputError, ProjectError
 from mdm_studio.io import atomic
+from mdm_studio.io.zarr_store import FolderStore
 from mdm_studio.services.autosave import Autosave
 from mdm_studio.services.project import ImageFacts, Project, ProjectState
 
@@ -136,7 +136,7 @@ def test_a_state_is_saved_as_it_was_marked(tmp_path):
 def test_a_disk_that_refuses_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch, code, words):
     painted = Painted(tmp_path / "project", retry=0.05)
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", fail(code))
+        patch.setattr(FolderStore, "_put", fail(code))
         patch.setattr(atomic, "_flush", fail(code))
         painted.paint(1)
         painted.paint(2, key="two")
@@ -160,7 +160,7 @@ def test_a_disk_that_refuses_is_told_once_and_nothing_is_lost(tmp_path, monkeypa
 
 def test_a_new_change_tries_again_before_the_retry_is_due(painted, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", fail(errno.ENOSPC))
+        patch.setattr(FolderStore, "_put", fail(errno.ENOSPC))
         painted.paint(1)
         painted.wait(lambda: painted.told)
     painted.paint(2, slice(600, 601), slice(600, 601))
@@ -202,7 +202,7 @@ def test_close_ends_the_thread_even_if_nothing_can_be_written(tmp_path, monkeypa
     painted = Painted(tmp_path / "project", delay=60)
     painted.paint(1)
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", fail(errno.ENOSPC))
+        patch.setattr(FolderStore, "_put", fail(errno.ENOSPC))
         with pytest.raises(OutputError):
             painted.autosave.close()
     assert not painted.autosave._thread.is_alive()
@@ -219,7 +219,7 @@ def test_a_callback_that_fails_does_not_end_the_saving(tmp_path, monkeypatch):
     painted = Painted(tmp_path / "project", retry=0.05)
     painted.autosave._on_problem = lambda message: (_ for _ in ()).throw(UnforeseenError)
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", fail(errno.ENOSPC))
+        patch.setattr(FolderStore, "_put", fail(errno.ENOSPC))
         painted.paint(1)
         first = painted.autosave._thread
         painted.wait(lambda: painted.autosave._thread is not first)

@@ -13,7 +13,15 @@ def test_they_are_remembered():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"thumbnail": 128}', '{"thumbnail": 128, "sort": "colour"}', '{"thumbnail": 100000, "sort": "name"}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"thumbnail": 12.5}',
+        '{"thumbnail": 1e999}',
+        '{"thumbnail": 128, "sort": "colour"}',
+        '{"thumbnail": 100000, "sort": "name"}',
+    ],
 )
 def test_what_is_damaged_is_left_out(text):
     BrowserChoices().save()

@@ -97,3 +97,8 @@ def test_wrong_requests(folders, change, word):
 def test_missing_folder(tmp_path, folders):
     with pytest.raises(InputError, match="no folder"):
         evaluate_folder(EvaluationRequest(tmp_path / "nowhere", folders[1]))
+
+
+def test_one_folder_as_truth_and_prediction_is_said(folders):
+    with pytest.raises(InputError, match="is the truth and the prediction at once"):
+        evaluate_folder(EvaluationRequest(folders[1], folders[1]))

@@ -204,6 +204,48 @@ def test_one_export_at_a_time(export_set, tmp_path):
     assert visible(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="an open folder cannot be moved there")
+@pytest.mark.parametrize("format_", ["png", "ome-zarr"])
+def test_a_folder_that_goes_away_ends_the_export_and_is_not_made_again(export_set, tmp_path, format_):
+    out = tmp_path / "out"
+    wanted = request(export_set, out, format=format_, uncertainty=True)
+    done = []
+
+    def go_on():
+        for event in export(wanted):
+            done.append(event)
+            if isinstance(event, FileResult) and out.exists():
+                out.rename(tmp_path / "moved")
+
+    with pytest.raises(OutputError, match=r"folder of the masks has gone: .*moved or removed"):
+        go_on()
+    assert sum(isinstance(event, FileResult) for event in done) == 1
+    assert os.listdir(tmp_path) == ["moved"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_a_name_that_is_no_text_is_a_name_as_any_other(export_set, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = [b"caf\xe9.png", b"=1+2\n\x1b[31m.png", b"-rf.png", "\u202egnp.png".encode(), b"x" * 248 + b".png"]
+    for name in names:
+        shutil.copy(export_set.images[0], folder / os.fsdecode(name))
+    paths = tuple(sorted(folder.iterdir()))
+    wanted = request(export_set, tmp_path / "out", images=paths, objects=ObjectOptions(), tables=("csv", "parquet"))
+    assert sorted(states(wanted).values()) == [*["done"] * 4, "failed"]  # there is no room for .parquet
+    assert {os.fsencode(path.name) for path in (tmp_path / "out").glob("*.png")} >= set(names[:-1])
+    told = report(tmp_path / "out")
+    assert {each["image"] for each in told["images"]} == {str(path) for path in paths}
+    assert set(states(wanted).values()) == {"skipped", "failed"}
+    with (tmp_path / "out" / "measurements.csv").open(newline="", encoding="utf-8") as file:
+        found = {row["image"] for row in csv.DictReader(file)}
+    assert {"caf\\xe9", "'=1+2\n\x1b[31m", "'-rf"} <= found
+    import pyarrow.parquet
+
+    names = set(pyarrow.parquet.read_table(tmp_path / "out" / "measurements.parquet")["image"].to_pylist())
+    assert {"caf\\xe9", "=1+2\n\x1b[31m", "-rf"} <= names
+
+
 def test_the_table_of_the_folder_has_earlier_images_too(export_set, tmp_path):
     wanted = {"objects": ObjectOptions(), "tables": ("csv",), "object_maps": False}
     for number in range(3):
@@ -282,3 +324,131 @@ def test_asking_for_an_export_loads_no_torch():
     code = "import sys, mdm_studio.services.export, mdm_studio.cli.predict; print(*sys.modules)"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"torch", "zarr", "pyarrow", "distributed"} & set(outcome.stdout.split())
+
+
+def replaced_while_predicted(wanted, changes, change):
+    """The results of an export during whose first tiles, `changes` times, `change` is called."""
+    results, done = [], 0
+    for event in export(wanted):
+        if isinstance(event, FileResult):
+            results.append(event)
+        elif event.done == 1 and done < changes:
+            done += 1
+            change()
+    return results
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_image_that_is_replaced_while_it_is_predicted(export_set, tmp_path, ending, moved):
+    image = tmp_path / f"a.{ending}"
+    first, second = (np.asarray(Image.open(path)) for path in export_set.images[:2])
+    Image.fromarray(first).save(image)
+    times = image.stat()
+
+    def change():
+        target = tmp_path / f"b.{ending}" if moved else image
+        Image.fromarray(second).save(target)
+        if moved:
+            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # copied with its time
+            target.replace(image)
+
+    wanted = request(export_set, tmp_path / "out", images=[image])
+    (result,) = replaced_while_predicted(wanted, 1, change)
+    assert result.state == "done"
+    (fresh,) = replaced_while_predicted(request(export_set, tmp_path / "new", images=[image]), 0, change)
+    masks = [np.asarray(Image.open(each.outputs["mask"])) for each in (result, fresh)]
+    np.testing.assert_array_equal(*masks)
+    assert states(wanted) == {image.name: "skipped"}
+
+
+def test_an_image_that_does_not_come_to_rest_is_not_up_to_date(export_set, tmp_path):
+    image = tmp_path / "a.png"
+    shutil.copy(export_set.images[0], image)
+    wanted = request(export_set, tmp_path / "out", images=[image])
+    (result,) = replaced_while_predicted(wanted, 99, lambda: os.utime(image))
+    assert result.state == "failed"
+    assert "a.png changed each of the 3 times that it was predicted" in result.message
+    assert visible(tmp_path / "out") == ["export.json"]
+    assert states(wanted) == {"a.png": "done"}
+
+
+def test_an_image_that_is_replaced_right_after_it_was_predicted_is_predicted_again(export_set, tmp_path):
+    """The state that a mask is of is that from before the image was opened, whenever the mask is noted."""
+    image = tmp_path / "a.png"
+    shutil.copy(export_set.images[0], image)
+    wanted = request(export_set, tmp_path / "out", images=[image])
+    with closing(export(wanted)) as events:
+        for event in events:
+            if isinstance(event, FileResult):
+                break
+        shutil.copy(export_set.images[1], image)
+        list(events)
+    assert states(wanted) == {"a.png": "done"}
+    assert states(wanted) == {"a.png": "skipped"}
+
+
+def test_a_zarr_whose_chunks_change_is_predicted_again(export_set, tmp_path):
+    import zarr
+
+    pixels = np.asarray(Image.open(export_set.images[0]))[..., 0]
+    group = zarr.create_group(tmp_path / "a.zarr")
+    scales = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0]}]}]
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": scales}]}
+    array = group.create_array("0", shape=pixels.shape, dtype="uint8", chunks=(50, 50))
+    array[:] = pixels
+    wanted = request(export_set, tmp_path / "out", images=[tmp_path / "a.zarr"])
+    assert states(wanted) == {"a.zarr": "done"}
+    assert states(wanted) == {"a.zarr": "skipped"}
+    array[:50, :50] = 255 - pixels[:50, :50]
+    assert states(wanted) == {"a.zarr": "done"}
+
+
+def test_zarr_masks_of_earlier_runs_are_still_ours(export_set, tmp_path):
+    """They were noted by the file that describes them; now all of their files count."""
+    wanted = request(export_set, tmp_path, images=export_set.images[:1], format="ome-zarr")
+    assert states(wanted) == {"field0.png": "done"}
+    told = report(tmp_path)
+    facts = (tmp_path / "field0.ome.zarr" / "zarr.json").stat()
+    told["files"]["field0.ome.zarr"]["written"] = [facts.st_size, facts.st_mtime_ns]
+    (tmp_path / "export.json").write_text(json.dumps(told))
+    assert states(wanted) == {"field0.png": "skipped"}
+    assert states(request(export_set, tmp_path, images=export_set.images[:1], format="ome-zarr", smooth=0)) == {
+        "field0.png": "done"
+    }
+
+
+def test_a_classifier_that_is_replaced_while_an_export_begins(export_set, tmp_path, monkeypatch):
+    from mdm_studio.errors import ClassifierError
+    from mdm_studio.services import export as module
+
+    path = tmp_path / "a.mdm"
+    shutil.copy(export_set.classifier, path)
+    load = module._load
+
+    def swapped(wanted, digest):
+        shutil.copy(export_set.other, path)
+        return load(wanted, digest)
+
+    monkeypatch.setattr(module, "_load", swapped)
+    with pytest.raises(ClassifierError, match="another classifier than when this was begun"):
+        list(export(request(export_set, tmp_path / "out", classifier=path)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_differs_from_the_images_fitted_on_stands_in_the_report(export_set, tmp_path):
+    for number, path in enumerate(export_set.images[:2]):
+        grey = np.asarray(Image.open(path))[..., 0].astype(np.float32)
+        tifffile.imwrite(tmp_path / f"a{number}.tif", grey)
+    np.save(tmp_path / "two.npy", np.zeros((2, 40, 50), np.uint8))
+    images = [tmp_path / "a0.tif", tmp_path / "a1.tif", tmp_path / "two.npy"]
+    assert states(request(export_set, tmp_path / "out", images=images)) == {
+        "a0.tif": "done",
+        "a1.tif": "done",
+        "two.npy": "failed",
+    }
+    told = report(tmp_path / "out")
+    assert told["classifier"]["fitted_on"]["channels"] == [3]
+    assert [each.get("differs") for each in told["images"]] == ["fractions (float32) where it was fitted on uint8"] * 2 + [""]
+    assert "2 channels" in told["images"][2]["message"]

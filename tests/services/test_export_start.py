@@ -70,7 +70,7 @@ def facts(tmp_path):
 
 def test_a_job_has_a_classifier_that_nobody_changes(facts, tmp_path):
     board = Board()
-    start = Start(ExportChoices(), facts, lambda path: path.parent.mkdir(parents=True) or path.touch(), tmp_path / "cache")
+    start = Start(ExportChoices(), facts, lambda path: path.touch(), tmp_path / "cache")
     assert start.onto(board) == "view"
     ((kind, settings, name),) = board.added
     assert (kind, name) == ("export", "Masks of cells")

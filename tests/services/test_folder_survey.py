@@ -100,3 +100,11 @@ def test_nothing_to_look_at(tmp_path):
     found = survey(tmp_path / "below")
     assert found.summary() == "2 images, none of them readable"
     assert found.warnings(64) == ("None of these files can be read as an image.",)
+
+
+def test_what_is_not_read_of_an_image_is_said(tmp_path):
+    write(tmp_path, 14, 400, 300)
+    frames = [PILImage.fromarray(blobs(400, 300, seed=number)[0]) for number in (20, 21)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    (warning,) = survey(tmp_path).warnings(64)
+    assert warning == "1 of 15 images is not read whole or as meant (film.png: left out: frame 2 of 2)."

@@ -49,15 +49,16 @@ facts = st.builds(
     st.tuples(sizes, sizes),
     st.just("uint8"),
     channels=st.lists(st.integers(0, 9), max_size=2).map(tuple),
-    painted=st.integers(0),
+    painted=st.integers(0, 2**60),
     reviewed=st.booleans(),
     uncertainty=st.none() | st.floats(0, 9),
     shares=st.dictionaries(st.integers(1, 255), shares, max_size=3),
-    ranked=st.integers(0),
+    ranked=st.integers(0, 2**60),
 )
+classes = st.builds(LabelClass, st.integers(1, 255), texts, st.just("#aabbcc"))
 states = st.builds(
     ProjectState,
-    st.lists(st.builds(LabelClass, st.integers(1, 255), texts, st.just("#aabbcc")), max_size=4).map(tuple),
+    st.lists(classes, max_size=4, unique_by=lambda each: each.value).map(tuple),
     tables,
     st.dictionaries(st.from_regex("[0-9a-f]{16}", fullmatch=True), facts, max_size=3),
     tables,

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mdm_studio.errors import ClassifierError, UsageError
 from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.services import live_core
+from mdm_studio.services import live_core, live_work
 from mdm_studio.services.classifier import load_classifier
 from mdm_studio.services.live_plan import Extract
 from mdm_studio.services.session import LiveSettings, Session, View
@@ -141,6 +142,20 @@ def test_the_exact_picture_is_what_the_saved_classifier_predicts(make, tmp_path)
     for rows, cols, found in predict_plane(classifier.ensemble, source, smooth=classifier.info.smooth):
         exported[rows, cols] = values[found.labels]
     np.testing.assert_array_equal(user.session.picture("a", "prediction")[0], exported)
+
+
+def test_probabilities_of_many_classes_are_kept_within_bounds(make, monkeypatch):
+    """What is not kept is smoothed tile by tile: nobody waits for its neighbours."""
+    monkeypatch.setattr(live_work, "_EXACT_BYTES", 3 * 2 * 64 * 64 * 4)
+    user = make()
+    user.open()
+    user.paint(40)
+    user.wait()
+    kept = user.session.bench._exact.values()
+    assert 0 < len(kept) < len(user.session.bench._made)
+    assert sum(each.found.probabilities.nbytes for each in kept) <= live_work._EXACT_BYTES
+    assert accuracy(user) > 0.9
+    assert not user.said
 
 
 def test_a_preview_comes_before_the_exact_picture(make):
@@ -744,3 +759,106 @@ def test_a_classifier_says_which_channels_only_where_a_part_was_chosen(make):
         assert _channels(user.session.images) == wanted
         for number in range(len(sources)):
             user.session.close_image(str(number))
+
+
+def open_channels(user, key, number):
+    """Open the discs as an image of so many separate channels."""
+    image, mask = blobs(H, W, seed=len(user.arrays))
+    user.arrays[key], user.truth[key] = np.zeros((H, W), np.uint8), mask
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[:number])
+    user.session.open_image(key, ArrayImage(pixels, channel_axis=0, name=key), user.arrays[key])
+    user.session.picture(key, "prediction")
+    user.session.view_moved({(each, ()): WHOLE for each in user.arrays})
+
+
+def test_no_prediction_is_shown_of_an_image_of_other_channels(make, tmp_path):
+    """A classifier of two channels would call all of a grey image one class."""
+    user = make()
+    open_channels(user, "two", 2)
+    user.paint(key="two")
+    user.wait()
+    assert accuracy(user, "two") > 0.9
+    user.session.save_classifier(tmp_path / "x.mdm")
+    seen = load_classifier(tmp_path / "x.mdm").info.images
+    assert (seen.channels, seen.rgb, seen.dtypes) == ((2,), False, ("uint8",))
+    open_channels(user, "grey", 1)
+    user.wait()
+    user.until(lambda: user.said)
+    assert not user.session.picture("grey", "prediction")[0].any()
+    assert accuracy(user, "two") > 0.9
+    assert len(user.said) == 1
+    words = "no prediction is shown: grey has 1 channel, and the classifier was fitted on images of 2 channels: "
+    assert user.said[0].startswith(words)
+    user.paint(key="grey")
+    user.wait()
+    user.until(lambda: user.session.picture("grey", "prediction")[0].any())
+    assert user.said[1:] == ["two has 2 channels and grey 1 channel: strokes on both teach the classifier little"]
+
+
+def test_a_classifier_from_a_file_says_of_which_images_it_is(make, tmp_path):
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    other = make(settings=user.session.settings)
+    open_channels(other, "two", 2)
+    other.session.load_classifier(tmp_path / "x.mdm")
+    other.until(lambda: other.said)
+    assert "two has 2 channels, and the classifier was fitted on images of red, green and blue" in other.said[0]
+    assert not other.session.picture("two", "prediction")[0].any()
+    other.session.save_classifier(tmp_path / "y.mdm")
+    assert load_classifier(tmp_path / "y.mdm").info.images == load_classifier(tmp_path / "x.mdm").info.images
+
+
+def test_a_classifier_from_a_file_finds_its_backbone_by_its_weights(make, tiny_backbone, tmp_path, monkeypatch):
+    """Another backbone of the same name would give other features."""
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    with zipfile.ZipFile(tmp_path / "x.mdm") as old, zipfile.ZipFile(tmp_path / "y.mdm", "w") as new:
+        facts = json.loads(old.read("classifier.json"))
+        new.writestr("classifier.json", json.dumps(facts | {"backbone": "mdm-nuclei"}))
+        new.writestr("ensemble.safetensors", old.read("ensemble.safetensors"))
+    monkeypatch.setenv("MDM_STUDIO_DATA", str(tmp_path / "home"))
+    shutil.copytree(tiny_backbone, tmp_path / "home" / "backbones" / "mine")
+    other = make(settings=user.session.settings)
+    other.open(seed=3)
+    other.session.load_classifier(tmp_path / "y.mdm")
+    other.until(lambda: accuracy(other) > 0.9)
+    assert other.session.settings.backbone == str(tmp_path / "home" / "backbones" / "mine")
+
+
+def test_classes_that_no_window_can_paint_are_said(make, tmp_path):
+    user = make()
+    user.open()
+    user.paint()
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    with zipfile.ZipFile(tmp_path / "x.mdm") as old, zipfile.ZipFile(tmp_path / "y.mdm", "w") as new:
+        facts = json.loads(old.read("classifier.json"))
+        facts["classes"][1]["value"] = 300
+        new.writestr("classifier.json", json.dumps(facts))
+        new.writestr("ensemble.safetensors", old.read("ensemble.safetensors"))
+    user.session.load_classifier(tmp_path / "y.mdm")
+    user.until(lambda: user.said)
+    assert "y.mdm has classes of values beyond 255, which cannot be painted" in user.said[0]
+
+
+def test_a_classifier_of_some_channels_says_so(make, tmp_path):
+    user = make()
+    open_channels(user, "a", 3)
+    user.session.open_image("a", user.session.images["a"].source.reading((0,)), user.arrays["a"])
+    user.session.picture("a", "prediction")
+    user.paint()
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    info = load_classifier(tmp_path / "x.mdm").info
+    assert (info.channels, info.images.channels) == ((0,), (1,))
+    other = make(settings=user.session.settings)
+    other.open()
+    other.session.load_classifier(tmp_path / "x.mdm")
+    other.until(lambda: other.said)
+    assert other.said == ["the classifier was fitted on the channels 0, and others are read of a"]

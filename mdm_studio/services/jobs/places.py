@@ -25,7 +25,7 @@ from msgspec import Meta
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import JobError
-from mdm_studio.io.atomic import write_json
+from mdm_studio.io.atomic import make_folder, write_json
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.io.json_files import read_json
 from mdm_studio.services.jobs.holding import look_at_lock
@@ -125,6 +125,7 @@ def register(folder: Path) -> str:
     if folder.parent == jobs_root().resolve():
         return folder.name
     job_id = f"{_slug(folder.name)}-{hashlib.blake2b(str(folder).encode(), digest_size=2).hexdigest()}"
+    make_folder(jobs_root())
     write_json(note_of(job_id), {"folder": str(folder)})
     return job_id
 

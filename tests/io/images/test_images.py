@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdm_studio.errors import ChannelsError, InputError, MDMStudioError, NoImagesError, UnreadableImageError
-from mdm_studio.io import readers
-from mdm_studio.io.images import ArrayPlane, check_unique_names, find_images, image_name, open_image
+from mdm_studio.io.images import ArrayPlane, check_unique_names, find_images, image_name, open_image, source
 
 EVERYTHING = slice(None)
 Array = NDArray[Any]
@@ -142,7 +141,7 @@ def test_pillows_size_limit_is_lifted_and_put_back(tmp_path: Path, monkeypatch: 
 
 
 def test_a_picture_too_large_to_decode_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MAX_UNTILED_PIXELS", 100)
+    monkeypatch.setattr(source, "MAX_UNTILED_PIXELS", 100)
     Image.fromarray(noise(20, 20)).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", noise(20, 20), compression="zlib")
     for name in ("a.png", "a.tif"):
@@ -312,7 +311,7 @@ def test_ome_zarr_colours_and_numbered_series(tmp_path: Path) -> None:
         assert image.rgb
 
 
-@pytest.mark.parametrize(("metadata", "words"), [({}, "multiscales"), ({"ome": {"plate": {}}}, "plate of many wells")])
+@pytest.mark.parametrize(("metadata", "words"), [({}, "multiscales"), ({"ome": {"plate": {}}}, "plate without images")])
 def test_zarr_that_is_no_image(tmp_path: Path, metadata: dict[str, Any], words: str) -> None:
     zarr.open_group(tmp_path / "a.zarr", mode="w", attributes=metadata)
     with pytest.raises(UnreadableImageError, match=words):
