@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +33,12 @@ from mdm_studio.cli.common import (
 )
 from mdm_studio.config import SMOOTH
 from mdm_studio.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mdm_studio.services.classifier import Classifier
+    from mdm_studio.services.fitting import FitStep
 
 
 def fit(
@@ -139,17 +146,7 @@ def fit(
         finetune=FinetuneConfig(**_given(steps=steps, minutes=minutes, seed=seed), **weight),
     )
     with progress_bar() as bar:
-        task = bar.add_task("fitting", total=1.0, note="")
-        progress = fit_with(request, open_cache(cache, no_cache))
-        try:
-            while True:
-                step = next(progress)
-                if step.what == "note":
-                    say(step.note)
-                    continue
-                bar.update(task, description=step.what, completed=step.done, note=step.note)
-        except StopIteration as finished:
-            classifier = finished.value
+        classifier = _followed(fit_with(request, open_cache(cache, no_cache)), bar)
     classifier.save(out)
     facts: dict[str, Any] = classifier.info.training
     say(f"{facts['pixels']} labelled pixels of {facts['images']} images, {len(classifier.info.classes)} classes: wrote {out}")
@@ -169,6 +166,21 @@ def fit(
                 **facts,
             }
         )
+
+
+def _followed(progress: Generator[FitStep, None, Classifier], bar: Progress) -> Classifier:
+    """The end of a fit, whose steps a bar shows; what the user should know is said."""
+    task = bar.add_task("fitting", total=1.0, note="")
+    while True:
+        try:
+            step = next(progress)
+        except StopIteration as finished:
+            classifier: Classifier = finished.value
+            return classifier
+        if step.what == "note":
+            say(step.note)
+        else:
+            bar.update(task, description=step.what, completed=step.done, note=step.note)
 
 
 def _given(**options: Any) -> dict[str, Any]:
