@@ -28,6 +28,7 @@ from mdm_studio.cli.common import (
 from mdm_studio.cli.jobs import say_started
 from mdm_studio.cli.launch import start_all
 from mdm_studio.errors import JobError, OutputError, UsageError
+from mdm_studio.io.plain_names import check_plain_name
 
 if TYPE_CHECKING:
     from mdm_studio.io.folder_lock import FolderLock
@@ -118,6 +119,8 @@ def pretrain(
     if resume and out is not None:
         _go_on(JobFolder(out), steps, minutes, background, json_)
         return
+    if name is not None:
+        check_plain_name(name, "backbone")
     if intensity not in ("percentile", "range"):
         raise UsageError(f"--intensity {intensity!r} is not known; choose percentile or range")
     config = {key: value for key, value in (("lr", lr), ("crop", crop), ("decay_steps", decay_steps)) if value is not None} | {

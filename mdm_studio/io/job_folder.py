@@ -212,12 +212,14 @@ class JobFolder:
 
     def write_log(self, text: str) -> None:
         """Append to log.txt with the time; what cannot be written is left out, because a log must not end a job."""
-        if self.exists():
+        if self.exists() and is_ordinary(self.log):
             with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
     def read_log(self) -> str:
         """The end of log.txt."""
+        if not is_ordinary(self.log):
+            return ""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _LOG_TAIL))
@@ -247,9 +249,9 @@ class JobFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every good line of metrics.jsonl; one that was cut off by a crash, or damaged, is left out."""
         rows: list[dict[str, Any]] = []
+        if not is_ordinary(self.metrics):
+            return rows
         try:
-            if not stat.S_ISREG(self.metrics.stat().st_mode):
-                return rows
             with self.metrics.open("rb") as file:
                 while line := file.readline(_LONGEST_LINE):
                     with contextlib.suppress(ValueError):
@@ -267,6 +269,16 @@ class JobFolder:
             unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def is_ordinary(path: Path) -> bool:
+    """Whether this is a file, or nothing yet; a named pipe in its place would be waited for for ever."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def _read_object(path: Path, model: Any) -> dict[str, Any]:
     """A JSON object that fits `model`, with the entries that `model` does not know."""
     value = read_json(path, dict[str, Any])
@@ -281,6 +293,8 @@ class MetricsLog:
         self._path = path
 
     def __enter__(self) -> MetricsLog:
+        if not is_ordinary(self._path):
+            raise OutputError(f"cannot write {self._path}: something that is no file stands there; remove it")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a")
         return self

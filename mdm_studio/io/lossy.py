@@ -44,6 +44,8 @@ def _looked_up(path: Path, state: tuple[int, ...] | None) -> str:
     with contextlib.suppress(OSError, ValueError, struct.error):
         if path.is_dir():
             return _of_zarr(path)
+        if not path.is_file():
+            return ""  # a named pipe would be waited for
         with path.open("rb") as file:
             head = file.read(_HEAD)
             if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

@@ -117,18 +117,21 @@ def mask_path(out_dir: str | Path, name: str, format: MaskFormat) -> Path:  # no
     return Path(out_dir) / f"{name}{_EXTENSIONS[format]}"
 
 
-def has_whole(path: str | Path) -> bool:
+def has_whole(path: str | Path, *, decoded: bool = False) -> bool:
     """Whether a mask file is there and can be opened, so that a resumed run may leave it alone.
 
-    Files written here are whole or absent; this finds those that another program, or a broken disk, cut off.
+    Files written here are whole or absent; this finds those that another program, or a broken disk, cut off. With `decoded`
+    all of it is read, which finds spoilt bytes in the middle, too.
     """
     path = Path(path)
     try:
-        if path.suffix.lower() == ".png":  # opening it would decode it all; the last chunk tells as much
+        if path.suffix.lower() == ".png" and not decoded:  # opening it would decode it all; the last chunk tells as much
             with path.open("rb") as file:
                 file.seek(-12, 2)
                 return file.read() == _PNG_END
-        open_image(path).close()
+        with open_image(path, values=True) as file:
+            for number in range(file.planes if decoded else 0):
+                file.plane(number).digest()
     except (UnreadableImageError, OSError):
         return False
     return True

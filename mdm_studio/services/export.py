@@ -82,8 +82,10 @@ def run(folder: JobFolder, *, stop: Callable[[], bool]) -> Iterator[JobReport]:
     if all(result.state == "failed" for result in results):
         raise_failures(results)
     failed = [result for result in results if result.state == "failed"]
-    note = f"{len(failed)} of {len(results)} images failed, see {request.options.out / REPORT}" if failed else ""
-    count = len(results)
+    count, differing = len(results), sum(bool(result.differs) for result in results)
+    words = [f"{len(failed)} of {count} images failed"] if failed else []
+    words += [f"{differing} of {count} differ from those that the classifier was fitted on"] if differing else []
+    note = f"{', '.join(words)}, see {request.options.out / REPORT}" if words else ""
     yield JobReport(1.0, step=count, steps=count, eta_s=0.0, unit="Mpixel/s", note=note, facts=facts | _counts(results))
 
 
@@ -323,7 +325,7 @@ def _remove(path: Path) -> None:
 
 def _check_outputs(request: ExportRequest) -> None:
     """No image may be replaced by a mask of itself or another."""
-    images = {path.resolve() for path in request.images}
+    images = {Path(os.path.realpath(path)) for path in request.images}  # a link to itself is told of when it is read
     for path in request.images:
         for output in request.options.paths(image_name(path)).values():
             if output in images:

@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class Record:
             there = signature(path)
             if entry is not None and entry.written == describing(path):  # as zarr folders were noted before
                 there = entry.written
-            states[path] = judge(entry, there, source, wanted[kind], whole=lambda p=path: is_whole(p))
+            states[path] = judge(entry, there, source, wanted[kind], whole=partial(is_whole, path))
         if all(state in ("current", "edited") for state in states.values()):
             return "keep", "already there"
         for path, state in states.items():
@@ -200,7 +201,7 @@ def judge(
     recipe : str
         What is wanted.
     whole : callable
-        Says whether it can be opened; asked only where it matters.
+        Says whether it can be opened, or with ``decoded=True`` read as a whole; asked only where it matters.
 
     Returns
     -------
@@ -215,12 +216,14 @@ def judge(
         return "old"
     if entry is not None and (not entry.recipe or there == entry.written):
         return "current" if wanted else "old"
-    return "edited" if wanted else "foreign"
+    if not wanted:
+        return "foreign"
+    return "edited" if whole(decoded=True) else "old"  # by somebody's hand, or by a broken disk
 
 
-def is_whole(path: Path) -> bool:
-    """Whether an output is there and can be opened."""
-    return is_whole_table(path) if path.suffix in (".csv", ".parquet") else has_whole(path)
+def is_whole(path: Path, *, decoded: bool = False) -> bool:
+    """Whether an output is there and can be opened; with `decoded`, whether all of it can be read."""
+    return is_whole_table(path) if path.suffix in (".csv", ".parquet") else has_whole(path, decoded=decoded)
 
 
 def _read_report(path: Path) -> dict[str, FileEntry] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.io.job_folder import JobFolder, MetricsRow
+from mdm_studio.io.job_folder import JobFolder, MetricsRow, is_ordinary
 from mdm_studio.io.json_files import parse_json
 
 _POINTS = 2000  # of a curve: more than a window has pixels
@@ -71,7 +71,7 @@ def _step(path: Path) -> int:
 def _read(path: Path, old: JobLook) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
     """Losses so far; from the beginning where the file is another one, because a resumed job takes steps back."""
     try:
-        if not path.is_file():  # a named pipe would be waited for for ever
+        if not is_ordinary(path):
             return old.steps, old.losses, old.read_to
         with path.open("rb") as file:
             size = file.seek(0, 2)

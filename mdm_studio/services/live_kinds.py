@@ -40,6 +40,11 @@ class LiveKinds:
         except ChannelsError as error:
             self._say(f"no prediction is shown: {error}")
             return False
+        if seen is not None and seen.intensity != self._intensity:
+            self._say(
+                f"the classifier was fitted with intensities by {seen.intensity}, and this backbone's card says "
+                f"{self._intensity}: the command line follows the classifier"
+            )
         if words:
             self._say(f"{plane.name} differs from the images that the classifier was fitted on: {words}")
         return True

@@ -9,7 +9,8 @@ from typing import Any
 
 from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.errors import JobError, NoImagesError, UsageError
-from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.job_folder import JobFolder, is_ordinary
+from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.io.user_files import read_user_file, write_user_file
 from mdm_studio.services.estimates import SpeedRequest
 from mdm_studio.services.folder_survey import FolderSurvey
@@ -107,6 +108,7 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
 
     if not name.strip():
         raise UsageError("the backbone has no name yet; give it one")
+    check_plain_name(name.strip(), "backbone")
     if not survey.images:
         raise NoImagesError(f"there is no readable image in {survey.place}; choose another folder")
     if not wanted.minutes:
@@ -185,7 +187,10 @@ def read_card(view: JobView) -> str:
     JobError
         If there is none.
     """
+    card = (view.result or view.folder / "backbone") / "README.md"
     try:
-        return ((view.result or view.folder / "backbone") / "README.md").read_text("utf-8")
+        if not is_ordinary(card):
+            raise FileNotFoundError(card)
+        return card.read_text("utf-8", errors="replace")
     except OSError as error:
         raise JobError(f"{view.name} has no model card yet; it comes with the finished backbone") from error

@@ -344,14 +344,18 @@ class Session(FineTuning):
 
         classifier = load_classifier(path, device=self.settings.device)
         info = classifier.info
-        if classifier.embedded is not None:
-            self._take_finetuned(classifier)
-            return
         if max(each.value for each in info.classes) > MAX_CLASSES:
             raise ClassifierError(
                 f"{path} has classes of values beyond {MAX_CLASSES}, which cannot be painted: predict with it on the command "
                 "line (mdm-studio predict)"
             )
+        others = [image.source.name for image in self.images.values() if info.channels not in (None, image.source.chosen)]
+        if others:
+            read = ", ".join(map(str, info.channels or ()))
+            self.noticed.emit(f"the classifier was fitted on the channels {read}, and others are read of {others[0]}")
+        if classifier.embedded is not None:
+            self._take_finetuned(classifier)
+            return
         with self._lock:
             self.settings = LiveSettings(
                 live_work.named(info.backbone, info.backbone_digest), info.blocks, info.timesteps, info.scales, info.filters,

@@ -318,7 +318,7 @@ class ProjectPage(QWidget):
     def keyPressEvent(self, event: Any) -> None:
         """Qt's hook: Delete takes the chosen images out of the project."""
         ids = self.list.chosen()
-        if ids and self.list.hasFocus() and event.key() == Qt.Key.Key_Delete:
+        if ids and self.list.hasFocus() and event.key() == Qt.Key.Key_Delete and not event.modifiers():
             self.remove(ids)
         else:
             super().keyPressEvent(event)

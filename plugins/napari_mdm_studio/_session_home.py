@@ -19,6 +19,7 @@ from napari_mdm_studio._geometry import ChannelAxis
 from napari_mdm_studio._history import History
 from napari_mdm_studio._keys import KeyBinder
 from napari_mdm_studio._lost_project import LostProjectWatch
+from napari_mdm_studio._opengl import keep_programs
 from napari_mdm_studio._planes import Channels
 from napari_mdm_studio._preferences import Preferences, preferences
 from napari_mdm_studio._worker import Relay, Runner
@@ -128,6 +129,7 @@ class SessionHome:
     project_asked = Signal(Path)
 
     def __init__(self, viewer: Viewer, session: Session, chosen: Preferences) -> None:
+        keep_programs()
         self.viewer, self.preferences = viewer, chosen
         self.session: Session = session
         self.runner = Runner()

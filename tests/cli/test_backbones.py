@@ -136,3 +136,30 @@ def test_the_bundled_backbone_stays(run):
     outcome = run("backbones", "info", "mdm-nuclei")
     assert outcome.code == 0
     assert "the image binned by 1, and the classical filters" in outcome.stdout
+
+
+@pytest.mark.parametrize("name", ["../x", ".", "a/b", "con"])
+def test_a_name_that_is_no_name_of_a_folder(run, state, tmp_path, name):
+    torch.save(state, tmp_path / "model.pt")
+    outcome = run("backbones", "import", tmp_path / "model.pt", "--arch", "small", "--name", name, *OPTIONS)
+    assert outcome.code == 2
+    assert "cannot be the name of a backbone" in outcome.error
+    outcome = run("pretrain", tmp_path, "--background", "--steps", "1", "--name", name)
+    assert outcome.code == 2
+    assert "cannot be the name of a backbone" in outcome.error
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_one_damaged_backbone_is_one_line_of_the_list(run):
+    from mdm_studio.config import user_data_dir
+
+    bad = user_data_dir() / "backbones" / "bad"
+    bad.mkdir(parents=True)
+    (bad / "backbone.json").write_text("[]")
+    rows = json.loads(run("backbones", "list", "--json").stdout)
+    assert [row["name"] for row in rows if "problem" in row] == ["bad"]
+    listed = run("backbones", "list").stdout
+    assert "mdm-nuclei" in listed
+    assert "is damaged (Expected `object`, got `array`)" in listed
+    assert run("backbones", "info", "bad").code == 1
+    assert run("backbones", "remove", "bad").code == 0

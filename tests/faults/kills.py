@@ -112,7 +112,7 @@ def _requeued(folder: str) -> Callable[[Kit, Path], Entry]:
                 return
             if view.state not in ("interrupted", "queued"):
                 raise oracle.Wrong(f"the killed job is said to be {view.state}")
-            requeue(JobFolder(case / folder), revived=True)
+            requeue(JobFolder(case / folder))
             _worker(folder)(kit, case)()
 
         return call

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -141,6 +142,7 @@ def arranged(array: NDArray[np.generic], shape: tuple[int, ...]) -> Iterator[NDA
 
 def decodings(path: Path) -> Iterator[NDArray[np.generic]]:
     """An image as others decode it: Pillow, in each way that the documentation of our readers tells; tifffile; NumPy; zarr."""
+    warnings.simplefilter("ignore")  # theirs; the program has had its say
     suffix = path.suffix.lower()
     with contextlib.suppress(Exception):
         if suffix == ".npy":

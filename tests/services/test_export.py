@@ -107,6 +107,25 @@ def test_an_image_that_changed_is_predicted_again(export_set, tmp_path):
         assert mask.size == (30, 20)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_mask_of_spoilt_bytes_is_no_correction_by_hand(export_set, tmp_path, kind):
+    """It cannot be opened by anybody, so it is written anew."""
+    wanted = request(export_set, tmp_path, images=export_set.images[:1], format=kind)
+    states(wanted)
+    mask = tmp_path / ("field0.png" if kind == "png" else "field0.tif")
+    whole = mask.read_bytes()
+    middle = len(whole) // 2
+    mask.write_bytes(whole[:middle] + b"spoilt" + whole[middle + 6 :] if kind == "png" else whole[:99])
+    assert list(states(wanted).values()) == ["done"]
+    assert list(states(wanted).values()) == ["skipped"]
+
+
+def test_an_image_that_is_a_link_to_itself_fails_alone(export_set, tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = states(request(export_set, tmp_path / "m", images=(tmp_path / "loop.png", export_set.images[0])))
+    assert found == {"loop.png": "failed", "field0.png": "done"}
+
+
 def test_what_somebody_else_made_is_not_replaced(export_set, tmp_path):
     """A mask that was there before, and one that was corrected by hand."""
     hand = np.full((100, 150), 2, np.uint8)
@@ -328,13 +347,15 @@ def test_asking_for_an_export_loads_no_torch():
 
 def replaced_while_predicted(wanted, changes, change):
     """The results of an export during whose first tiles, `changes` times, `change` is called."""
-    results, done = [], 0
+    results, done, before = [], 0, 0
     for event in export(wanted):
         if isinstance(event, FileResult):
             results.append(event)
-        elif event.done == 1 and done < changes:
+            continue
+        if before == 0 < event.done and done < changes:  # a step may be of several tiles
             done += 1
             change()
+        before = event.done
     return results
 
 
@@ -373,17 +394,22 @@ def test_an_image_that_does_not_come_to_rest_is_not_up_to_date(export_set, tmp_p
     assert states(wanted) == {"a.png": "done"}
 
 
-def test_an_image_that_is_replaced_right_after_it_was_predicted_is_predicted_again(export_set, tmp_path):
+def test_an_image_that_is_replaced_before_its_mask_is_noted_is_predicted_again(export_set, tmp_path, monkeypatch):
     """The state that a mask is of is that from before the image was opened, whenever the mask is noted."""
+    from mdm_studio.services import batch
+
     image = tmp_path / "a.png"
     shutil.copy(export_set.images[0], image)
-    wanted = request(export_set, tmp_path / "out", images=[image])
-    with closing(export(wanted)) as events:
-        for event in events:
-            if isinstance(event, FileResult):
-                break
+    look = batch.signature
+
+    def replaced(path):  # the masks have just taken their names
         shutil.copy(export_set.images[1], image)
-        list(events)
+        return look(path)
+
+    monkeypatch.setattr(batch, "signature", replaced)
+    wanted = request(export_set, tmp_path / "out", images=[image])
+    assert states(wanted) == {"a.png": "done"}
+    monkeypatch.undo()
     assert states(wanted) == {"a.png": "done"}
     assert states(wanted) == {"a.png": "skipped"}
 
@@ -452,3 +478,9 @@ def test_what_differs_from_the_images_fitted_on_stands_in_the_report(export_set,
     assert told["classifier"]["fitted_on"]["channels"] == [3]
     assert [each.get("differs") for each in told["images"]] == ["fractions (float32) where it was fitted on uint8"] * 2 + [""]
     assert "2 channels" in told["images"][2]["message"]
+
+
+def test_a_preview_of_other_channels_is_refused(export_set, tmp_path):
+    np.save(tmp_path / "two.npy", np.zeros((2, 40, 50), np.uint8))
+    with pytest.raises(InputError, match=r"two\.npy has 2 channels, and the classifier was fitted on images of red"):
+        preview(export_set.classifier, tmp_path / "two.npy", PredictOptions(tmp_path))

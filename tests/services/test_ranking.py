@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 
 from mdm_studio.engine.tiles import TileGrid
-from mdm_studio.errors import CacheError, InputError
+from mdm_studio.errors import CacheError, ChannelsError, InputError
+from mdm_studio.io.array_planes import ArrayImage
 from mdm_studio.services.image_list import ImageEntry
-from mdm_studio.services.ranking import MOST_TILES, Basis, Ranked, in_order, is_other, look, ranking, spread, suggest_image
+from mdm_studio.services.ranking import (
+    MOST_TILES,
+    Basis,
+    Ranked,
+    in_order,
+    is_other,
+    look,
+    rank_image,
+    ranking,
+    spread,
+    suggest_image,
+)
 
 
 def entry(name, **facts):
@@ -82,3 +94,11 @@ def test_what_is_suggested():
     assert suggest_image([entry("a"), entry("b", uncertainty=0.1), entry("c", uncertainty=0.3)], {}) == "c"
     looks = {name: look(np.full((9, 9, 3), value, np.uint8)) for name, value in {"a": 10, "b": 20, "c": 250}.items()}
     assert suggest_image([entry("a", painted=1), entry("b"), entry("c"), entry("d")], looks) == "c"
+
+
+def test_images_of_other_channels_are_not_ranked(export_set):
+    from mdm_studio.services.classifier import load_classifier
+
+    image = ArrayImage(np.zeros((2, 40, 50), np.uint8), channel_axis=0, name="two")
+    with pytest.raises(ChannelsError, match="two has 2 channels, and the classifier was fitted on images of red"):
+        list(rank_image(load_classifier(export_set.classifier), image, None))

@@ -845,3 +845,20 @@ def test_classes_that_no_window_can_paint_are_said(make, tmp_path):
     user.session.load_classifier(tmp_path / "y.mdm")
     user.until(lambda: user.said)
     assert "y.mdm has classes of values beyond 255, which cannot be painted" in user.said[0]
+
+
+def test_a_classifier_of_some_channels_says_so(make, tmp_path):
+    user = make()
+    open_channels(user, "a", 3)
+    user.session.open_image("a", user.session.images["a"].source.reading((0,)), user.arrays["a"])
+    user.session.picture("a", "prediction")
+    user.paint()
+    user.wait()
+    user.session.save_classifier(tmp_path / "x.mdm")
+    info = load_classifier(tmp_path / "x.mdm").info
+    assert (info.channels, info.images.channels) == ((0,), (1,))
+    other = make(settings=user.session.settings)
+    other.open()
+    other.session.load_classifier(tmp_path / "x.mdm")
+    other.until(lambda: other.said)
+    assert other.said == ["the classifier was fitted on the channels 0, and others are read of a"]

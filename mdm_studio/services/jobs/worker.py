@@ -18,10 +18,10 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from mdm_studio.errors import MDMStudioError
+from mdm_studio.errors import MDMStudioError, OutputError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.folder_lock import FolderLock
-from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.job_folder import JobFolder, is_ordinary
 from mdm_studio.io.processes import process_name
 from mdm_studio.services.jobs.holding import take
 
@@ -49,6 +49,8 @@ def start_worker(folder: JobFolder, hold: FolderLock) -> None:
     OutputError
         If its log cannot be written or the process cannot be started.
     """
+    if not is_ordinary(folder.log):
+        raise OutputError(f"cannot write {folder.log}: something that is no file stands there; remove it")
     file = hold.hand_down()
     command = [*COMMAND, str(folder.root.resolve()), _OWN_SESSION, *([] if file is None else [f"{_LOCK}{file}"])]
     try:

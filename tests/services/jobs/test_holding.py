@@ -9,15 +9,16 @@ import time
 
 import pytest
 
-from mdm_studio.errors import JobError
+from mdm_studio.errors import JobError, OutputError
 from mdm_studio.io import folder_lock
 from mdm_studio.io.folder_lock import FolderLock, lock_state
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.io.processes import own_name, process_name
+from mdm_studio.services.job_curves import look_into
 from mdm_studio.services.jobs import holding, worker
 from mdm_studio.services.jobs.board import JobBoard
 from mdm_studio.services.jobs.lanes import jobs_ahead
-from mdm_studio.services.jobs.places import jobs_root, look_at_all
+from mdm_studio.services.jobs.places import jobs_root, look_at_all, register
 
 ASKED = {"steps": 5, "minutes": None, "device": "cpu"}
 SLOW = "import pathlib, sys, time; pathlib.Path(sys.argv[1], 'pid').write_text(str(__import__('os').getpid())); time.sleep(600)"
@@ -231,6 +232,24 @@ def test_damaged_lines_of_metrics_are_passed_over(tmp_path):
 def test_requests_that_make_no_sense_are_none(tmp_path, content):
     _spoil(tmp_path / "request.json", content)
     assert JobFolder(tmp_path).read_request() == ""
+
+
+@pytest.mark.parametrize("file", ["log.txt", "metrics.jsonl", "status.json", "request.json", ".lock", "checkpoints"])
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(counting, tmp_path, file):
+    folder = JobFolder(tmp_path / "job")
+    folder.create({"kind": "count", "name": "job", "steps": 2, "created": 1.0, "device": "cpu"})
+    os.mkfifo(folder.root / file)
+    board = JobBoard()
+    try:
+        view = board.start(folder)
+        states = [now.state for now in board.follow(view.id, every=0.02)]
+        assert states[-1] in ("done", "failed")
+    except OutputError as error:
+        assert "no file stands there" in str(error)  # noqa: PT017
+    assert isinstance(board.log(register(folder.root)), str)
+    assert look_into(folder).losses.size == 0
+    folder.write_log("something")
+    board.remove(register(folder.root))
 
 
 def test_something_in_the_place_of_the_lock(counting, no_workers):
