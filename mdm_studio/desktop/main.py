@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mdm_studio.config import user_data_dir
 from mdm_studio.desktop.display import check_display, check_installed, prepare_environment
+from mdm_studio.desktop.home import spare_places
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
@@ -46,6 +47,7 @@ def run(paths: Sequence[Path] = ()) -> int:
     check_installed()
     check_display(os.environ)
     os.environ.update(prepare_environment())
+    os.environ.update(spare_places(os.environ))
     # napari's own settings stay those of napari: this window has other docks and other colours
     os.environ.setdefault("NAPARI_CONFIG", str(user_data_dir() / "napari.yaml"))
     from mdm_studio.desktop.arguments import sort_out
