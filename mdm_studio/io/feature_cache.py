@@ -379,7 +379,7 @@ class CacheEntry:
         import zarr
         from zarr.codecs import BytesCodec
 
-        array = zarr.open_array(self._folder / spec.name, mode=mode, config=_CONFIG)  # type: ignore[arg-type]
+        array = zarr.open_array(self._folder / spec.name, mode=mode, config=_CONFIG)
         found = array.shape, array.chunks, array.dtype, array.filters, array.serializer
         if found != (*self._layout(spec), np.dtype(np.float16), (), BytesCodec()) or not np.isnan(array.fill_value):
             raise ValueError("the array is not one of these features")
