@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,9 @@ _VERSION = "v1"
 _ENTRY = "entry.json"
 _PARTIAL = ".partial"  # what zarr calls a file it is writing
 _STALE_SECONDS = 3600  # an unfinished file of this age belongs to a process that is gone
-_UNDECODABLE = (ValueError, RuntimeError, KeyError)  # what zarr, its codecs and JSON raise for damaged bytes
+# what zarr, its codecs and JSON raise for damaged bytes
+_UNDECODABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
+_CONFIG = {"write_empty_chunks": True}  # a tile of zeros is a result, not a gap
 _PAUSE_SECONDS = 300  # until a cache that could not be written is tried again
 _LOW_WATER = 0.9  # eviction frees a tenth of the budget, so that it does not run at every tile
 
@@ -308,11 +310,9 @@ class CacheEntry:
         chunk = self._chunk(spec, row, col)
         if not os.path.exists(chunk):
             return None
-        import zarr
-
         rows, cols = self._spans(spec, row, col)
         try:
-            values = np.asarray(zarr.open_array(self._folder / spec.name, mode="r")[:, rows, cols])
+            values = np.asarray(self._opened(spec, "r")[:, rows, cols])
         except FileNotFoundError:  # evicted by another process just now
             return None
         except OSError as error:
@@ -360,31 +360,49 @@ class CacheEntry:
 
     def _array(self, spec: MapSpec) -> zarr.Array[Any]:
         """The map's array for writing; made anew if it is missing (first tile, or evicted by another process) or damaged."""
-        import zarr
+        from zarr.errors import ContainsArrayError
 
         path = self._folder / spec.name
-        config = {"write_empty_chunks": True}  # a tile of zeros is a result, not a gap
         with self._lock:
-            if (path / "zarr.json").exists():
+            if os.path.lexists(path / "zarr.json"):
                 try:
-                    return zarr.open_array(path, mode="r+", config=config)
-                except _UNDECODABLE:
+                    return self._opened(spec, "r+")
+                except (*_UNDECODABLE, IsADirectoryError):
                     shutil.rmtree(path)
-            return self._create(spec, path, config)
+            try:
+                return self._create(spec, path)
+            except ContainsArrayError:  # another process has made it just now
+                return self._opened(spec, "r+")
 
-    def _create(self, spec: MapSpec, path: Path, config: dict[str, bool]) -> zarr.Array[Any]:
+    def _opened(self, spec: MapSpec, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+        """The map's array; ValueError if it is not as we make it, which gives other numbers without an error."""
+        import zarr
+        from zarr.codecs import BytesCodec
+
+        array = zarr.open_array(self._folder / spec.name, mode=mode, config=_CONFIG)
+        found = array.shape, array.chunks, array.dtype, array.filters, array.serializer
+        if found != (*self._layout(spec), np.dtype(np.float16), (), BytesCodec()) or not np.isnan(array.fill_value):
+            raise ValueError("the array is not one of these features")
+        return array
+
+    def _layout(self, spec: MapSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of a map's array and of its chunks."""
+        (height, width), (n_rows, n_cols) = self._key.cells(spec.stride), self._key.grid
+        return (spec.channels, n_rows * height, n_cols * width), (spec.channels, height, width)
+
+    def _create(self, spec: MapSpec, path: Path) -> zarr.Array[Any]:
         import zarr
         from zarr.codecs import ZstdCodec
 
-        (height, width), (n_rows, n_cols) = self._key.cells(spec.stride), self._key.grid
+        shape, chunks = self._layout(spec)
         return zarr.create_array(
             path,
-            shape=(spec.channels, n_rows * height, n_cols * width),
-            chunks=(spec.channels, height, width),
+            shape=shape,
+            chunks=chunks,
             dtype="float16",
             fill_value=float("nan"),
             compressors=ZstdCodec(level=1, checksum=True),
-            config=config,  # type: ignore[arg-type]
+            config=_CONFIG,  # type: ignore[arg-type]
             overwrite=False,
         )
 

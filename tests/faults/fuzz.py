@@ -1,6 +1,7 @@
 """Try spoilt inputs one after another, each in a child of its own, and judge what came of them."""
 
 import dataclasses
+import gc
 import os
 import random
 import shutil
@@ -51,7 +52,24 @@ def prepare(root: Path) -> Kit:
         if ended.code:
             raise RuntimeError(f"the sound inputs fail: {ended.stderr}")
     shutil.copytree(root / "reference" / "out", kit.root / "reference")
+    _load_the_rest(kit, root / "here")
     return kit
+
+
+def _load_the_rest(kit: Kit, case: Path) -> None:
+    """Run a command in this process, which loads what commands load late; then leave all that alone, so that it is shared."""
+    from typer.testing import CliRunner
+
+    from mdm_studio.cli.app import app
+
+    case.mkdir()
+    options = ["--no-cache", "--device", "cpu", "--objects", "--table"]
+    arguments = ["predict", kit.classifier, kit.images, "--out", case / "out", *options]
+    result = CliRunner().invoke(app, [str(each) for each in arguments], env=environment(case))
+    if result.exit_code:
+        raise RuntimeError(f"the sound inputs fail: {result.output}")
+    gc.collect()
+    gc.freeze()
 
 
 def try_one(kind: str, seed: int, kit: Kit, place: Path) -> Tried:

@@ -1,6 +1,7 @@
 """The cache: whole tiles or none, damage noticed, a budget kept, several users at once."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdm_studio.errors import CacheError
-from mdm_studio.io.feature_cache import EntryKey, FeatureCache
+from mdm_studio.io.feature_cache import CacheEntry, EntryKey, FeatureCache
 
 SPEC = SimpleNamespace(name="b06-t0050", channels=4, stride=2)
 SIDE = 18  # cells of a tile of 32 pixels at stride 2, with a margin of one
@@ -87,6 +88,44 @@ def test_damaged_metadata_is_made_anew(tmp_path):
     assert entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)) is None
     entry.write_tile(SPEC, 0, 0, _tile())
     assert entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [4, 90, 36]},  # another array, in which numbers would be found at other places
+        {"shape": [True]},
+        {"fill_value": 0.0},
+        {"fill_value": [1, "a"]},
+        {"data_type": "float32"},
+        {"codecs": [{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "zstd", "configuration": {"level": 1}}]},
+        {"codecs": 7},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 9, 18]}}},
+        {"chunk_key_encoding": {"a": 1}},
+    ],
+)
+def test_metadata_that_says_something_else_is_damaged(tmp_path, change):
+    entry = _entry(tmp_path)
+    entry.write_tile(SPEC, 1, 2, _tile(1))
+    (about,) = tmp_path.glob("v1/*/*/*/zarr.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | change))
+    assert entry.read_tile(SPEC, 1, 2, (SIDE, SIDE)) is None
+    entry.write_tile(SPEC, 0, 0, _tile(2))
+    np.testing.assert_array_equal(entry.read_tile(SPEC, 0, 0, (SIDE, SIDE)), _tile(2))
+
+
+def test_another_process_makes_the_array_first(tmp_path, monkeypatch):
+    entry, other, create = _entry(tmp_path), _entry(tmp_path), CacheEntry._create
+
+    def late(self, spec, path):
+        monkeypatch.undo()
+        other.write_tile(SPEC, 0, 1, _tile(3))
+        return create(self, spec, path)
+
+    monkeypatch.setattr(CacheEntry, "_create", late)
+    entry.write_tile(SPEC, 0, 0, _tile(1))
+    for place, seed in (((0, 0), 1), ((0, 1), 3)):
+        np.testing.assert_array_equal(entry.read_tile(SPEC, *place, (SIDE, SIDE)), _tile(seed))
 
 
 def test_entry_evicted_by_another_process_is_made_anew(tmp_path):
