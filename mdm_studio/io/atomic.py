@@ -23,7 +23,7 @@ from mdm_studio.errors import OutputError
 from mdm_studio.io.leftovers import SET_ASIDE_SUFFIX, UNFINISHED_SUFFIX, remove, remove_leftovers, unfinished_name
 
 __all__ = [
-    "UNFINISHED_SUFFIX", "make_folder", "output_error", "replacing", "write_bytes", "write_json", "write_text",
+    "UNFINISHED_SUFFIX", "make_folder", "output_error", "output_folder", "replacing", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip
 
 _REASONS = {
@@ -73,6 +73,26 @@ def make_folder(path: str | Path, *, within: str | Path | None = None) -> None:
             within.mkdir(exist_ok=True)  # one step only, so that what has gone meanwhile stays gone
     except OSError as error:
         raise output_error(path, error) from error
+
+
+@contextlib.contextmanager
+def output_folder(path: str | Path) -> Iterator[None]:
+    """Make a folder for what the block writes; one that was made here and stayed empty is removed at its end.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    path = Path(path)
+    was_there = path.exists()
+    make_folder(path)
+    try:
+        yield
+    finally:
+        if not was_there:
+            with contextlib.suppress(OSError):  # something is in it
+                path.rmdir()
 
 
 @contextlib.contextmanager

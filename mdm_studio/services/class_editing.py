@@ -45,6 +45,7 @@ class ClassEditing(LiveErrands):
     def __init__(self, *args: Any, **options: Any) -> None:
         self.classes: tuple[LabelClass, ...] = ()
         self._undo: list[_Undo] = []
+        self._leaving: list[int] = []  # values whose strokes are about to be rewritten: they need no class
         super().__init__(*args, **options)
 
     def add_class(self, name: str | None = None, color: str | None = None) -> LabelClass:
@@ -177,10 +178,19 @@ class ClassEditing(LiveErrands):
 
     def _edit(self, what: str, classes: tuple[LabelClass, ...], values: set[int], change: Change) -> None:
         undo = _Undo(what, self.classes, classes, [])
+        self._leaving += values
         self._set(classes)
         self._remember(undo)
 
         def errand() -> None:
+            try:
+                rewrite()
+            finally:
+                for value in values:
+                    self._leaving.remove(value)
+            self._strokes_changed()  # what was painted with them meanwhile
+
+        def rewrite() -> None:
             places = []
             for block, painted in self.strokes:
                 image = self.images.get(block.plane.image)
@@ -224,7 +234,7 @@ class ClassEditing(LiveErrands):
 
     def _strokes_changed(self) -> None:
         """Every value that is painted has a class; without two classes no picture stands for the strokes any more."""
-        unknown = sorted(set(self.painted) - {each.value for each in self.classes})
+        unknown = sorted(set(self.painted) - {each.value for each in self.classes} - set(self._leaving))
         if unknown:
             self._set((*self.classes, *(_named(value, None, None, self.classes) for value in unknown)))
         if len(self.painted) < 2 and self.bench and self.bench.head and not self.bench.head.facts.loaded:

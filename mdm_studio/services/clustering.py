@@ -30,7 +30,7 @@ from mdm_studio.engine.clusters import (
 )
 from mdm_studio.engine.features import BlockMap, PlaneFeatures
 from mdm_studio.errors import MDMStudioError, UsageError
-from mdm_studio.io.atomic import make_folder
+from mdm_studio.io.atomic import make_folder, output_folder
 from mdm_studio.io.feature_cache import FeatureCache
 from mdm_studio.io.images import ImageFile, Plane, image_name, open_image
 from mdm_studio.io.masks import class_palette, has_whole, mask_path, open_mask
@@ -106,9 +106,9 @@ def cluster_files(
         raise UsageError(f"{options.k} clusters were asked for; take 1 to {_MOST}, which a PNG with a palette can hold")
     if not source.settings.blocks or source.settings.filters:
         raise UsageError("clusters are those of blocks and timesteps: name at least one block, and no filters")
-    make_folder(options.out)
-    for path in paths:
-        yield (yield from _cluster_file(source, path, options, cache, channels))
+    with output_folder(options.out):
+        for path in paths:
+            yield (yield from _cluster_file(source, path, options, cache, channels))
 
 
 def _cluster_file(

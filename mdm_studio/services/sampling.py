@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from mdm_studio.engine.backbones import Backbone
 from mdm_studio.engine.generation import Sampler, generate, noise_process, pictures, sample_size
 from mdm_studio.errors import BackboneError, OutputError
-from mdm_studio.io.atomic import make_folder, replacing, write_json
+from mdm_studio.io.atomic import output_folder, replacing, write_json
 
 SHEET, FACTS = "sheet.png", "sampling.json"
 
@@ -92,7 +92,13 @@ def sample_files(backbone: Backbone, request: SampleRequest) -> Iterator[SampleP
     size = sample_size(backbone.card, request.size)
     names = [_file_name(number, backbone.in_channels) for number in range(1, request.n + 1)]
     _check_free(request, [*names, SHEET, FACTS])
-    make_folder(request.out)
+    with output_folder(request.out):
+        yield from _written(backbone, request, names, size)
+
+
+def _written(
+    backbone: Backbone, request: SampleRequest, names: Sequence[str], size: tuple[int, int]
+) -> Iterator[SampleProgress]:
     made: list[Pixels8] = []
     begin = time.perf_counter()
     try:

@@ -88,7 +88,8 @@ def test_the_latest_project_comes_first_and_once(things):
 
 
 def test_paths_are_short_at_home(monkeypatch, tmp_path):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert short(tmp_path / "a" / "b") == "~/a/b"
     assert short(tmp_path) == "~"
     assert short(Path("/else/where")) == str(Path("/else/where"))

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -104,7 +103,8 @@ def test_files_of_living_windows_are_left_and_empty_ones_of_dead_ones_removed(tm
 
 
 def test_a_report_names_versions_and_hides_the_home_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("USERPROFILE", "/home/someone")
     text = crash.report_text("It failed.", 'File "/home/someone/science/a.py", line 3')
     assert "someone" not in text
     assert '"~/science/a.py"' in text

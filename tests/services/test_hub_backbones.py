@@ -74,6 +74,7 @@ def test_fit_and_predict(hub, tmp_path):
     classifier = load_classifier(tmp_path / "a.mdm")
     assert classifier.info.timesteps == (0,)
     path = tmp_path / "images" / "field0.png"
+    (tmp_path / "out").mkdir()
     result = finished(predict_file(classifier, path, PredictOptions(tmp_path / "out"), None))
     assert result.state == "done", result.message
     found = np.asarray(Image.open(tmp_path / "out" / "field0.png"))

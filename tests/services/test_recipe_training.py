@@ -68,7 +68,7 @@ def test_a_recipe_has_its_own_numbers_unless_others_are_given():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"recipe": "ddpm", "size": "huge"}, "choose one of small, base, mdm-192, adm-256"),
+        ({"recipe": "ddpm", "size": "huge"}, "choose one of small, lean, base, mdm-192, adm-256"),
         ({"encoder": "microsoft/resnet-50"}, "--encoder goes with the recipes dep and ddep"),
         ({"recipe": "mbm"}, "no recipe called 'mbm'"),
         ({"recipe": "dep", "config": dataclasses.replace(CONFIG, batch=1)}, "two crops at least"),

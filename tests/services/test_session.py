@@ -261,6 +261,22 @@ def test_merge_remove_and_undo_rewrite_the_strokes(make):
     assert set(rewritten) == {"a"}
 
 
+def test_a_class_removed_while_an_undo_is_under_way_stays_away(make):
+    user = make()
+    labels = user.open()
+    user.paint()
+    user.wait()
+    user.session.add_class("edge")
+    user.session.merge_classes(2, 3)
+    user.until(lambda: 3 in user.session.painted)
+    assert user.session.undo_class_change() is not None
+    user.session.remove_class(1)  # its strokes are still there when those of the merge come back
+    user.until(lambda: 2 in user.session.painted and 1 not in user.session.painted)
+    user.wait()
+    assert [each.value for each in user.session.classes] == [2, 3]
+    assert set(np.unique(labels)) == {0, 2}
+
+
 def test_class_names_are_unique_and_told_from_numbers(make):
     user = make()
     session = user.session
