@@ -274,7 +274,7 @@ def few_files(place: Place) -> str:
     name = place.rng.choice(("predict", "fit", "features", "pretrain"))
     _make(name, place)
     entry, _ = _others(place)[name]
-    limit = place.rng.randrange(12, 64)
+    limit = place.rng.randrange(24, 64)
     ended = place.run(_limited(entry, resource.RLIMIT_NOFILE, limit))
     if name == "predict":
         place.whole(all_of_them=False)
