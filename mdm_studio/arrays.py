@@ -159,6 +159,12 @@ def _above(low: float, span: float) -> float:
     return high if low < high < np.inf else float(np.nextafter(low, np.inf))
 
 
+def data_values(values: Pixels) -> Pixels:
+    """Those that are finite and do not stand for no data, see `intensity_window`, in one row."""
+    finite = values.ravel() if values.dtype.kind != "f" else values[np.isfinite(values)]
+    return _without_no_data(finite, "percentile")[0] if finite.size else finite
+
+
 def percentiles(finite: Pixels) -> tuple[float, float]:
     """`PERCENTILES` of finite values, one at least, whose differences may overflow their type."""
     least, most = float(finite.min()), float(finite.max())

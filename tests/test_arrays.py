@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdm_studio.arrays import fit_channels, intensity_window, normalise, percentiles
+from mdm_studio.arrays import data_values, fit_channels, intensity_window, normalise, percentiles
 from mdm_studio.errors import ChannelsError
 
 
@@ -121,6 +121,7 @@ def test_values_for_no_data_do_not_decide(raw, name, law):
     """GDAL, ESRI and netCDF mark pixels without data with a value far outside of all others."""
     found = intensity_window(raw, law, joint=True)
     assert found.note.startswith(f"taken as no data: {name} (")
+    assert np.array_equal(np.sort(data_values(raw)), np.sort(raw[np.abs(raw) <= 1]))
     image, wanted = normalise(raw, found), _stretched(GREYS[:, :, 10:], law)
     np.testing.assert_allclose(image[:, :, 10:], wanted, atol=0.01)
 

@@ -98,6 +98,19 @@ def test_functions_and_classes_stay_small(repository):
     assert not too_large, f"more than {LONGEST_FUNCTION} lines or {LARGEST_CLASS} methods: split\n" + "\n".join(too_large)
 
 
+def test_paths_of_users_are_resolved_in_one_place(repository):
+    """`Path.resolve` and `Path.expanduser` end with a traceback where a link leads to itself or a home is not known."""
+    found = []
+    for path in sources(repository):
+        if path.is_relative_to(repository / "scripts") or path.name == "config.py":  # of their own files
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args and not node.keywords:
+                if node.func.attr in ("resolve", "expanduser"):
+                    found.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert not found, "take real_path or user_path of mdm_studio.io.paths:\n" + "\n".join(found)
+
+
 def body_start(function):
     """First line after the docstring."""
     body = function.body

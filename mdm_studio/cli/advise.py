@@ -85,6 +85,9 @@ def advise(
         try:
             while True:
                 step = next(steps)
+                if step.what == "note":
+                    say(step.note)
+                    continue
                 bar.update(task, description=step.what, completed=step.done, note=step.note)
         except StopIteration as finished:
             found = finished.value

@@ -11,6 +11,7 @@ import typer
 
 from mdm_studio.cli.common import MAX_SMOOTH, CacheDir, Device, Images, JsonFlag, NoCache, print_json, progress_bar, say
 from mdm_studio.errors import UsageError
+from mdm_studio.io.paths import user_path
 
 if TYPE_CHECKING:
     from mdm_studio.engine.objects import ObjectOptions
@@ -147,7 +148,7 @@ def _name_others(inputs: list[str]) -> None:
     from mdm_studio.io.images.finding import not_images
     from mdm_studio.io.images.zarr_groups import is_zarr
 
-    for folder in (Path(each).expanduser() for each in inputs):
+    for folder in (user_path(each) for each in inputs):
         if not folder.is_dir() or is_zarr(folder):
             continue
         others = not_images(folder)

@@ -28,6 +28,7 @@ from mdm_studio.cli.common import (
 from mdm_studio.cli.jobs import say_started
 from mdm_studio.cli.launch import start_all
 from mdm_studio.errors import JobError, OutputError, UsageError
+from mdm_studio.io.paths import real_path
 from mdm_studio.io.plain_names import check_plain_name
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def pretrain(
     job = _plan(
         images,
         config,
-        name=name or (out.resolve().name if out is not None else ""),
+        name=name or (real_path(out).name if out is not None else ""),
         recipe=recipe,
         recipe_settings=parse_settings(setting or [], "--set") | ({} if patch is None else {"patch": patch}),
         size=size,
@@ -165,7 +166,7 @@ def _plan(images: list[str], config: dict[str, Any], *, name: str, **settings: A
     if config["precision"] not in ("auto", "bf16", "fp32"):
         raise UsageError(f"--precision {config['precision']!r} is not known; choose auto, bf16 or fp32")
     paths = find_images(images)
-    name = name or paths[0].resolve().parent.name or "backbone"
+    name = name or real_path(paths[0]).parent.name or "backbone"
     job, unreadable = plan(paths, name=name, config=recipe_config(settings["recipe"], **config), **settings)
     if _first_process():
         for line in unreadable:

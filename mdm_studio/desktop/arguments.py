@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mdm_studio.desktop.recent import PROJECT_FILE, is_project
 from mdm_studio.errors import InputError, UsageError
+from mdm_studio.io.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def sort_out(paths: Sequence[Path]) -> Wanted:
     UsageError
         If there are more than can be opened at once.
     """
-    paths = [Path(path).expanduser().absolute() for path in paths]
+    paths = [user_path(path).absolute() for path in paths]
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} is not there; give a project, a folder of images, image files or a classifier (.mdm)")

@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
 
 from mdm_studio.desktop.icons import program_icon
 from mdm_studio.desktop.recent import short
+from mdm_studio.io.paths import user_path
 
 if TYPE_CHECKING:
     from mdm_studio.desktop.crash import CrashReport
@@ -123,7 +124,7 @@ class NewProject(QDialog):
 
     def folder(self) -> Path:
         """The folder of the project."""
-        return Path(self.place.text().strip()).expanduser() / self.name.text().strip()
+        return user_path(self.place.text().strip()) / self.name.text().strip()
 
     def _look(self) -> None:
         problem = name_problem(self.name.text().strip(), self.folder())

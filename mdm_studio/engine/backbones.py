@@ -20,6 +20,7 @@ from mdm_studio.engine.recipes import Place, Recipe
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.backbone_files import CARD, WEIGHTS, read_card, read_weight_facts, read_weights, weights_digest
+from mdm_studio.io.paths import real_path
 from mdm_studio.io.plain_names import check_plain_name, problem_of
 from mdm_studio.nn.layers import NormStatistics
 from mdm_studio.nn.network import Network, NetworkConfig
@@ -423,7 +424,7 @@ def remove_backbone(name: str) -> Path:
     """
     own = user_data_dir() / FOLDER
     folder = own / name if problem_of(name) is None and (own / name).is_dir() else find_backbone(name)
-    if folder.resolve().parent != own.resolve():
+    if real_path(folder).parent != real_path(own):
         raise BackboneError(f"{name!r} is in {folder}, not among the imported ones; delete that folder yourself if you mean it")
     try:
         shutil.rmtree(folder)
@@ -437,7 +438,7 @@ def describe(folder: Path) -> dict[str, Any]:
     card = BackboneCard.read(folder)
     config = card.network()
     shapes = [config.block_shape(block) for block in range(config.n_blocks)]
-    bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
+    bundled = any(real_path(folder).is_relative_to(real_path(root)) for root in resource_roots())
     return {
         "name": card.name,
         "folder": str(folder),

@@ -123,9 +123,11 @@ def _check_archive(path: Path) -> None:
     """PyTorch stores its entries as they are; what is packed, or said to be larger than the file, would fill the memory."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("its entries are packed, which PyTorch does not do")
+        packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries are packed, which PyTorch does not do")
+        if (changed := archive.testzip()) is not None:  # PyTorch itself does not look
+            raise ValueError(f"{' '.join(changed.split())[:100]} is not what was saved")
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], size: int, path: Path) -> None:

@@ -104,11 +104,12 @@ def _pieces(ensemble: PixelMLPEnsemble, source: PlaneFeatures) -> Iterator[tuple
     """Unsmoothed: row by row of tiles, tile by tile, from the top down; all tiles of a row are cut at the same rows."""
     height = max(_PIECE_BYTES // (4 * ensemble.n_classes * min(source.grid.tile[1], source.width)), 1)
     for tile in source.grid:
-        maps = source.maps(*tile)
+        held = [source.maps(*tile)]
         core, cols = source.grid.core(*tile)
         for top in range(core.start, core.stop, height):
             rows = slice(top, min(top + height, core.stop))
-            yield rows, cols, predict_window(ensemble, maps, rows, cols)
+            last = rows.stop == core.stop  # then the maps are needed no more, and not held beside what comes of them
+            yield rows, cols, predict_window(ensemble, held.pop() if last else held[0], rows, cols)
 
 
 def _smoothed(

@@ -129,6 +129,11 @@ class Autosave:
             self._state = state
             self._changed()
 
+    def mark_everything(self) -> None:
+        """Say that all that is painted is to be written, wherever the project is now."""
+        for region in self._everything():
+            self.mark(*region)
+
     def flush(self) -> None:
         """Write everything now, on the calling thread.
 
@@ -217,8 +222,7 @@ class Autosave:
         """Whether the folder is still the project; one that is back may lack what was written last."""
         try:
             if self._project.check():
-                for region in self._everything():
-                    self.mark(*region)
+                self.mark_everything()
         except _FAILURES as error:
             return _in_words(error, self._project.folder, "the project")
         return None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import BackboneError, CheckpointError, MDMStudioError, UsageError
 from mdm_studio.io.backbone_files import CARD
+from mdm_studio.io.paths import real_path, user_path
 from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.services.asking import ask_process, read_answer
 
@@ -67,7 +68,7 @@ class Addition:
 def look_at(source: str) -> Found:
     """What stands at `source`: a name on Hugging Face, a folder, a file. Quick: nothing is fetched, no weights are read."""
     text = source.strip()
-    place = Path(text).expanduser()
+    place = user_path(text)
     if not text:
         return Found("", "Type the name of a model (facebook/dinov2-small), or choose a folder or a file.")
     if place.is_file():
@@ -79,7 +80,7 @@ def look_at(source: str) -> Found:
         if card is not None:
             return _found("backbone", (card.parent if card.name == "backbone" else card).name)
         if (place / _MODEL).is_file():
-            return _found("model", place.resolve().name)
+            return _found("model", real_path(place).name)
         return Found("", f"{place} holds neither a model ({_MODEL}) nor a backbone ({CARD}); choose the folder that does.")
     if _MODEL_ID.fullmatch(text) and not text.lower().endswith(_SUFFIXES):
         return _found("hub", text.rpartition("/")[2])
@@ -140,7 +141,7 @@ def add_here(addition: Addition) -> str:
     if name in _names():
         raise BackboneError(f"there is a backbone {name!r} already; choose another name")
     source = addition.source.strip()
-    place = Path(source).expanduser()
+    place = user_path(source)
     if found.kind == "checkpoint":
         return _add_checkpoint(place, name, addition.network).name
     if found.kind == "backbone":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm_studio.errors import BackboneError, MDMStudioError
+from mdm_studio.io.paths import real_path
 
 if TYPE_CHECKING:
     from mdm_studio.nn.network import NetworkConfig
@@ -144,7 +145,7 @@ def describe_all() -> list[dict[str, Any]]:
         try:
             rows.append(describe(folder))
         except (MDMStudioError, OSError, *_DAMAGE) as error:
-            bundled = any(folder.resolve().is_relative_to(root.resolve()) for root in resource_roots())
+            bundled = any(real_path(folder).is_relative_to(real_path(root)) for root in resource_roots())
             rows.append({"name": name, "folder": str(folder), "bundled": bundled, "problem": _problem(error)})
     return rows
 

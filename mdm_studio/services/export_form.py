@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from mdm_studio.errors import UsageError
 from mdm_studio.io.images import EXTENSIONS
 from mdm_studio.io.masks import MaskFormat
+from mdm_studio.io.paths import user_path
 
 if TYPE_CHECKING:
     from mdm_studio.services.export_request import ExportRequest, PredictOptions
@@ -222,9 +223,9 @@ def out_of(choices: ExportChoices, root: Path | None) -> Path | None:
         that the form names comes first.
     """
     if choices.out:
-        return Path(choices.out).expanduser()
+        return user_path(choices.out)
     if choices.source == "folder":
-        root = _folder_of(Path(choices.folder).expanduser()) if choices.folder else None
+        root = _folder_of(user_path(choices.folder)) if choices.folder else None
     return None if root is None else root / MASKS
 
 

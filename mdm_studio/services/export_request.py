@@ -11,6 +11,7 @@ from mdm_studio.engine.objects import ObjectOptions
 from mdm_studio.errors import InputError, JobError, UsageError
 from mdm_studio.io.file_signature import Signature
 from mdm_studio.io.masks import MaskFormat, mask_path
+from mdm_studio.io.paths import real_path, user_path
 from mdm_studio.io.remarks import remarks
 
 TableFormat = Literal["csv", "parquet"]
@@ -99,7 +100,7 @@ class TlsFiles:
 
     def absolute(self) -> TlsFiles:
         """The same as another process needs them."""
-        return TlsFiles(*(path and path.expanduser().absolute() for path in vars(self).values()))
+        return TlsFiles(*(path and user_path(path).absolute() for path in vars(self).values()))
 
     def security(self) -> dict[str, str]:
         """Arguments of `distributed.Security`."""
@@ -162,10 +163,10 @@ class ExportRequest:
         """The same with absolute paths, as another process needs them."""
         return replace(
             self,
-            classifier=self.classifier.expanduser().resolve(),
-            images=tuple(path.expanduser().absolute() for path in self.images),  # a link keeps its own name
-            options=replace(self.options, out=self.options.out.expanduser().resolve()),
-            cache=self.cache.expanduser().resolve() if self.cache else None,
+            classifier=real_path(user_path(self.classifier)),
+            images=tuple(user_path(path).absolute() for path in self.images),  # a link keeps its own name
+            options=replace(self.options, out=real_path(user_path(self.options.out))),
+            cache=real_path(user_path(self.cache)) if self.cache else None,
             tls=self.tls.absolute(),
         )
 

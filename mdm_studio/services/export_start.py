@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mdm_studio.errors import ClassifierError, JobError
 from mdm_studio.io.atomic import make_folder, replacing
+from mdm_studio.io.paths import real_path, user_path
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, request_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Start:
         kept = self.facts.out / CLASSIFIER
         make_folder(self.facts.out)
         if self.choices.classifier == "file":
-            _copy(Path(self.choices.file).expanduser(), kept)
+            _copy(user_path(self.choices.file), kept)
         else:
             self.trained(kept)
         request = request_of(self.choices, self.facts, kept, self.cache)
@@ -101,7 +102,7 @@ class Start:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.resolve() == target.resolve():
+    if real_path(source) == real_path(target):
         return
     with replacing(target) as unfinished:
         shutil.copyfile(source, unfinished)

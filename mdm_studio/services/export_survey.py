@@ -13,6 +13,7 @@ from mdm_studio.errors import ClassifierError, InputError
 from mdm_studio.io.classifier_file import read_classifier
 from mdm_studio.io.file_signature import signature
 from mdm_studio.io.images import ImageFile, check_unique_names, find_images, image_name, open_image
+from mdm_studio.io.paths import real_path
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, Source, options_of, out_of
 from mdm_studio.services.export_record import Record, judge
 from mdm_studio.services.image_kinds import MICROMETRES
@@ -90,7 +91,7 @@ def survey(
         free=shutil.disk_usage(_standing(place)).free if place else 0,
         there=there,
         foreign=foreign,
-        busy=next((name for folder, name in writers.items() if place and folder.resolve() == place.resolve()), ""),
+        busy=next((name for folder, name in writers.items() if place and real_path(folder) == real_path(place)), ""),
     )
 
 

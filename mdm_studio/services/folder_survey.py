@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.arrays import Pixels, dtype_range, intensity_window, normalise, percentiles
+from mdm_studio.arrays import Pixels, data_values, dtype_range, intensity_window, normalise, percentiles
 from mdm_studio.errors import NoImagesError, UnreadableImageError
 from mdm_studio.io.images import ImageFile, Plane, find_images, open_image
 
@@ -219,8 +219,8 @@ def _look(plane: Plane) -> Pixels:
 
 
 def _facts(path: Path, image: ImageFile, pixels: Pixels) -> SurveyedImage:
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    low, high = percentiles(finite) if finite.size else (0.0, 0.0)
+    data = data_values(pixels)
+    low, high = percentiles(data) if data.size else (0.0, 0.0)
     size = (image.height, image.width, image.planes, image.channels)
     return SurveyedImage(path, *size, image.rgb, image.dtype.name, float(low), float(high), image.remarks)
 

@@ -6,8 +6,9 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class Keeper:
         with self._changing:
             if self._project is not None:
                 return None
-            self._project = self._choose_project(key)
+            self._project = _choose_project(self._folder, key)
             self._autosave = self._saving(self._project)
             self._state = state = self._project.state
         if not (state.classes or state.settings):
@@ -269,12 +270,12 @@ class Keeper:
             self._autosave = self._saving(project)
             self.change(lambda state: state)
         saving.stop()
-        for region in self._everything():
-            self._autosave.mark(*region)
+        self._autosave.mark_everything()
         self._autosave.flush()
         old.close()
         self.lost_changed.emit("")
-        self._tell_left_behind(project)
+        if left_behind := _left_behind(self.state, project):
+            self._on_problem(left_behind)
 
     def relocate(self, folder: Path) -> None:
         """Go on where the project's folder is now.
@@ -294,8 +295,7 @@ class Keeper:
             # images that were moved with it are found along their paths from the project
             near = ProjectState.from_json(self._state.to_json(before), self.project.folder, []).images
             self.change(lambda state: replace(state, images={**state.images, **near}))
-        for region in self._everything():
-            self._autosave.mark(*region)
+        self._autosave.mark_everything()
         self._autosave.flush()
 
     def retry(self) -> None:
@@ -313,42 +313,18 @@ class Keeper:
         return Autosave(
             project,
             self._read,
-            on_problem=self._problem,
-            on_recovery=self._recovered,
-            everything=self._everything,
+            on_problem=self._told,
+            on_recovery=partial(self._told, ""),
+            everything=lambda: _everything(dict(self._keys), dict(self._images), self._strokes, self.project),
         )
 
-    def _problem(self, text: str) -> None:
-        self._on_problem(text)
-        if self.lost:
-            self.lost_changed.emit(text)
-
-    def _recovered(self) -> None:
-        self._on_recovery()
-        self.lost_changed.emit("")
-
-    def _everything(self) -> Iterator[Region]:
-        """Whatever is painted in open images, and what is on disk of them."""
-        images, keys = dict(self._images), dict(self._keys)
-        for block, _ in self._strokes:
-            key = keys.get(block.plane.image)
-            if key in images:
-                yield key, images[key].index(block.plane.plane), *block.pixels
-        for name, key in keys.items():
-            image, labels = images[key], self.project.labels(key)
-            for index, rows, cols in labels.painted_chunks():
-                yield key, index, rows, cols
-            if not self._strokes.knows(name):  # it is being looked through
-                for index in np.ndindex(*image.source.stack_shape):
-                    yield key, index, slice(0, image.source.height), slice(0, image.source.width)
-
-    def _tell_left_behind(self, project: Project) -> None:
-        """Name images that were painted and are not open: their strokes were in the lost folder alone."""
-        kept = set(project.labelled())
-        gone = [facts.name for key, facts in self.state.images.items() if facts.painted and key not in kept]
-        if gone:
-            more = f" and {len(gone) - 1} more images" if len(gone) > 1 else ""
-            self._on_problem(f"the strokes of {gone[0]}{more} are not in the copy: they are in the folder that was lost")
+    def _told(self, problem: str) -> None:
+        if problem:
+            self._on_problem(problem)
+        else:
+            self._on_recovery()
+        if self.lost or not problem:
+            self.lost_changed.emit(problem)
 
     def close(self) -> None:
         """Save what is pending and end; a failure is told to `on_problem`."""
@@ -368,15 +344,43 @@ class Keeper:
         labels = image.read_labels(image.number(index), Window(rows.start, rows.stop, cols.start, cols.stop))
         return labels.astype(np.uint8)
 
-    def _choose_project(self, key: str) -> Project:
-        if self._folder is not None:
-            return Project.open(self._folder)
-        for folder in _recovery_folders(key):
-            try:
-                return Project.open(folder)
-            except ProjectError:
-                continue  # another window has it open
-        return Project.automatic(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+
+def _choose_project(folder: Path | None, key: str) -> Project:
+    if folder is not None:
+        return Project.open(folder)
+    for recovery in _recovery_folders(key):
+        try:
+            return Project.open(recovery)
+        except ProjectError:
+            continue  # another window has it open
+    return Project.automatic(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+
+
+def _everything(
+    keys: Mapping[str, str], images: Mapping[str, LiveImage], strokes: StrokeIndex, project: Project
+) -> Iterator[Region]:
+    """Whatever is painted in open images, and what is on disk of them."""
+    for block, _ in strokes:
+        key = keys.get(block.plane.image, "")
+        if key in images:
+            yield key, images[key].index(block.plane.plane), *block.pixels
+    for name, key in keys.items():
+        image, labels = images[key], project.labels(key)
+        for index, rows, cols in labels.painted_chunks():
+            yield key, index, rows, cols
+        if not strokes.knows(name):  # it is being looked through
+            for index in np.ndindex(*image.source.stack_shape):
+                yield key, index, slice(0, image.source.height), slice(0, image.source.width)
+
+
+def _left_behind(state: ProjectState, project: Project) -> str:
+    """Names images that were painted and are not open: their strokes were in the lost folder alone."""
+    kept = set(project.labelled())
+    gone = [facts.name for key, facts in state.images.items() if facts.painted and key not in kept]
+    if not gone:
+        return ""
+    more = f" and {len(gone) - 1} more images" if len(gone) > 1 else ""
+    return f"the strokes of {gone[0]}{more} are not in the copy: they are in the folder that was lost"
 
 
 def _recovery_folders(key: str) -> list[Path]:

@@ -412,20 +412,11 @@ class Bench:
             self._doubt[task.tile] = (task.window, _every(found.uncertainty, task.step))
             self._exact = {tile: kept for tile, kept in self._exact.items() if kept.made.head == task.head}
             if not task.preview and self.smooth:
-                self._keep_exact(task.tile, _Exact(made, found))
-
-    def _keep_exact(self, tile: Tile, exact: _Exact) -> None:
-        """Keep what is smoothed across the borders of tiles later; the oldest beyond `_EXACT_BYTES` stay as they are."""
-        self._exact.pop(tile, None)
-        self._exact[tile] = exact
-        held = sum(each.found.probabilities.nbytes for each in self._exact.values())
-        for old in list(self._exact)[:-1]:
-            if held <= _EXACT_BYTES:
-                break
-            dropped = self._exact.pop(old)
-            held -= dropped.found.probabilities.nbytes
-            if self._made.get(old) == dropped.made:
-                self._made[old] = replace(dropped.made, final=True)
+                self._exact.pop(task.tile, None)
+                self._exact[task.tile] = _Exact(made, found)
+                for tile, old in _drop_oldest(self._exact).items():  # it stays smoothed for itself
+                    if self._made.get(tile) == old.made:
+                        self._made[tile] = replace(old.made, final=True)
 
     def _predict_coarse(self, task: Predict, head: LiveHead, source: PlaneFeatures) -> Prediction | None:
         coarse = self.tiles.coarse(task.tile)
@@ -499,36 +490,11 @@ class Bench:
         radius = max(self.smooth // task.step, 1) if self.smooth >= task.step else 0
         for exact in pieces.values():  # of a whole slide not every tile in sight is there
             part = exact.made.window.cut(task.window)
-            self._show(task.plane, part, task.step, self._settled(pieces.values(), part, task, source, radius), head)
+            self._show(task.plane, part, task.step, _settled(pieces.values(), part, task, source, radius), head)
         with self.lock:
             for tile, exact in pieces.items():
                 if self._made.get(tile) == exact.made:
                     self._made[tile] = replace(exact.made, final=True)
-
-    def _settled(self, pieces: Iterable[_Exact], part: Window, task: Settle, source: PlaneFeatures, radius: int) -> Prediction:
-        """A part of the view, smoothed across the borders of tiles."""
-        reach, step = 2 * radius * task.step, task.step
-        window = Window(part.top - reach, part.bottom + reach, part.left - reach, part.right + reach).cut(task.window)
-        height, width = -(-(window.bottom - window.top) // step), -(-(window.right - window.left) // step)
-        probabilities = uncertainty = None
-        for exact in pieces:
-            near = exact.made.window.cut(window)
-            if near.empty:
-                continue
-            if probabilities is None or uncertainty is None:
-                probabilities = np.zeros((len(exact.found.probabilities), height, width), np.float32)
-                uncertainty = np.zeros((height, width), np.float32)
-            there, here = _places(near, window, step), _places(near, exact.made.window, step)
-            probabilities[:, there[0], there[1]] = exact.found.probabilities[:, here[0], here[1]]
-            uncertainty[there] = exact.found.uncertainty[here]
-        assert probabilities is not None  # the part itself is among the pieces
-        assert uncertainty is not None
-        if radius:
-            guide = _middles(source.brightness(window.rows, window.cols), step)
-            guided_filter(probabilities, guide, radius, out=probabilities)
-        rows, cols = _places(part, window, step)
-        found = probabilities[:, rows, cols]
-        return Prediction(found.argmax(0), found, uncertainty[rows, cols])
 
     def _show(self, plane: PlaneKey, window: Window, step: int, found: Prediction, head: LiveHead) -> None:
         source = self.planes.get(plane)
@@ -583,6 +549,44 @@ class Bench:
             values = tuple(each.value for each in classifier.info.classes)
             info = classifier.info
             self.head = LiveHead(facts, values, ensemble, parts, float("nan"), info.training, info.images)
+
+
+def _drop_oldest(exact: dict[Tile, _Exact]) -> dict[Tile, _Exact]:
+    """Take out the oldest results, but never the newest, until the rest fits into `_EXACT_BYTES`."""
+    held = sum(each.found.probabilities.nbytes for each in exact.values())
+    dropped = {}
+    for tile in list(exact)[:-1]:
+        if held <= _EXACT_BYTES:
+            break
+        dropped[tile] = exact.pop(tile)
+        held -= dropped[tile].found.probabilities.nbytes
+    return dropped
+
+
+def _settled(pieces: Iterable[_Exact], part: Window, task: Settle, source: PlaneFeatures, radius: int) -> Prediction:
+    """A part of the view, smoothed across the borders of tiles."""
+    reach, step = 2 * radius * task.step, task.step
+    window = Window(part.top - reach, part.bottom + reach, part.left - reach, part.right + reach).cut(task.window)
+    height, width = -(-(window.bottom - window.top) // step), -(-(window.right - window.left) // step)
+    probabilities = uncertainty = None
+    for exact in pieces:
+        near = exact.made.window.cut(window)
+        if near.empty:
+            continue
+        if probabilities is None or uncertainty is None:
+            probabilities = np.zeros((len(exact.found.probabilities), height, width), np.float32)
+            uncertainty = np.zeros((height, width), np.float32)
+        there, here = _places(near, window, step), _places(near, exact.made.window, step)
+        probabilities[:, there[0], there[1]] = exact.found.probabilities[:, here[0], here[1]]
+        uncertainty[there] = exact.found.uncertainty[here]
+    assert probabilities is not None  # the part itself is among the pieces
+    assert uncertainty is not None
+    if radius:
+        guide = _middles(source.brightness(window.rows, window.cols), step)
+        guided_filter(probabilities, guide, radius, out=probabilities)
+    rows, cols = _places(part, window, step)
+    found = probabilities[:, rows, cols]
+    return Prediction(found.argmax(0), found, uncertainty[rows, cols])
 
 
 def use_threads(count: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from mdm_studio.config import DEFAULT_BACKBONE
 from mdm_studio.errors import JobError, NoImagesError, UsageError
 from mdm_studio.io.job_folder import JobFolder, is_ordinary
+from mdm_studio.io.paths import real_path
 from mdm_studio.io.plain_names import check_plain_name
 from mdm_studio.io.user_files import read_user_file, write_user_file
 from mdm_studio.services.estimates import SpeedRequest
@@ -58,7 +59,7 @@ class Wanted:
     def speed_request(self, survey: FolderSurvey) -> SpeedRequest:
         """What is to be timed for it, on some of the images."""
         return SpeedRequest(
-            tuple(str(path.resolve()) for path in _representatives(survey)),
+            tuple(str(real_path(path)) for path in _representatives(survey)),
             size=self.size,
             crop=self.crop,
             batch=BATCH,
@@ -129,7 +130,7 @@ def job_settings(wanted: Wanted, survey: FolderSurvey, name: str) -> Mapping[str
         start_from=wanted.start_from or None,
     )
     unreadable = {each.path for each in survey.unreadable}
-    images = tuple(str(path.resolve()) for path in survey.paths if path not in unreadable)
+    images = tuple(str(real_path(path)) for path in survey.paths if path not in unreadable)
     return replace(job, images=images).to_json()
 
 
@@ -175,7 +176,7 @@ def usable_backbone(view: JobView) -> str:
         if made is None:
             raise JobError(f"{view.name} has no checkpoint yet; wait for the first one")
         folder = publish(made, f"{view.name}-step-{int(made.name.removeprefix('step-'))}")
-    named = (name for name, where in backbone_folders().items() if where.resolve() == folder.resolve())
+    named = (name for name, where in backbone_folders().items() if real_path(where) == real_path(folder))
     return next(named, str(folder))
 
 

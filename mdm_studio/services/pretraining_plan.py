@@ -13,6 +13,7 @@ from mdm_studio.engine.crops import PlaneInfo, survey
 from mdm_studio.engine.pretrain import PretrainConfig
 from mdm_studio.engine.recipes import Recipe
 from mdm_studio.errors import InputError, UsageError
+from mdm_studio.io.paths import real_path
 from mdm_studio.nn.network import NetworkConfig
 from mdm_studio.services.pretraining_job import Job, network_type
 
@@ -52,14 +53,14 @@ def plan(
     in_channels = _common_channels(planes)
     made = make_recipe(recipe, recipe_settings or {})
     if encoder and Path(encoder).is_dir():
-        encoder = str(Path(encoder).resolve())  # the job may run elsewhere
+        encoder = str(real_path(encoder))  # the job may run elsewhere
     network = _network(made, recipe, size, recipe_settings or {}, in_channels, encoder)
     network = network.for_crop(config.crop)
     if made.network == _ENCODED and config.batch < 2:
         raise UsageError(f"--batch {config.batch}: the batch norms of this network need two crops at least")
     if made.cosine and steps and not config.decay_steps:
         config = dataclasses.replace(config, decay_steps=steps)
-    begin = None if start_from is None else find_backbone(start_from).resolve()
+    begin = None if start_from is None else real_path(find_backbone(start_from))
     if begin is not None:
         network = _network_of(begin, network)
         if made.network == _ENCODED:
@@ -72,7 +73,7 @@ def plan(
     made = made.for_network(network)
     if config.crop % network.total_stride or config.crop % getattr(made, "patch", 1):
         raise UsageError(f"--crop {config.crop} must be a multiple of {network.total_stride} and of the patch size")
-    readable = tuple(dict.fromkeys(str(info.path.resolve()) for info in planes))
+    readable = tuple(dict.fromkeys(str(real_path(info.path)) for info in planes))
     job = Job(
         readable, channels, recipe, dataclasses.asdict(made), network, config, name, steps, minutes, checkpoint_every,
         None if begin is None else str(begin), publish, encoder,

@@ -384,7 +384,7 @@ class Project:
             if self._lock.holds(folder):
                 self._lock.follow(folder)
             else:
-                self._check_same(folder)
+                _check_same(folder, self._texts, self._id)
                 self._hold(FolderLock(folder))
             self.folder, self._seen = folder, None
             for key, labels in self._labels.items():
@@ -406,20 +406,6 @@ class Project:
         except (ProjectError, OutputError) as error:
             raise FolderLostError(str(error)) from error
         return True
-
-    def _check_same(self, folder: Path) -> None:
-        path = folder / _PROJECT
-        if _digest_of(path) in self._texts:
-            return
-        try:
-            known = read_json(path, dict[str, Any], max_bytes=_MAX_BYTES).get("id")
-        except (OSError, ValueError) as error:
-            raise ProjectError(f"{folder} is not where this project is now ({error}): choose its folder") from error
-        if known != self._id:
-            raise ProjectError(f"{folder} holds another project: choose the folder that holds this one")
-        raise ProjectError(
-            f"{folder} holds this project as it was at another time: save a copy in a new folder, so that neither is lost"
-        )
 
     def _check_text(self) -> None:
         path = self.folder / _PROJECT
@@ -606,6 +592,22 @@ def _refuse_strangers(folder: Path) -> None:
         raise ProjectError(f"cannot look into {folder} ({error.strerror or error}); check the permissions") from error
     if other:
         raise ProjectError(f"{folder} holds no project but other files, for example {min(other)}: choose an empty folder")
+
+
+def _check_same(folder: Path, texts: tuple[bytes, ...], project_id: str) -> None:
+    """Make sure that a folder holds the project of this id, as it was written last."""
+    path = folder / _PROJECT
+    if _digest_of(path) in texts:
+        return
+    try:
+        known = read_json(path, dict[str, Any], max_bytes=_MAX_BYTES).get("id")
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{folder} is not where this project is now ({error}): choose its folder") from error
+    if known != project_id:
+        raise ProjectError(f"{folder} holds another project: choose the folder that holds this one")
+    raise ProjectError(
+        f"{folder} holds this project as it was at another time: save a copy in a new folder, so that neither is lost"
+    )
 
 
 def _digest(data: bytes) -> bytes:

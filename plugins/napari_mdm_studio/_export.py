@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from mdm_studio.config import default_cache_dir
+from mdm_studio.io.paths import user_path
 from mdm_studio.services.export_form import ExportChoices, ExportFacts, Judgement, counted, judge, options_of, pixels_of_area
 from mdm_studio.services.export_memory import Memory, read_memory, write_memory
 from mdm_studio.services.export_start import Start, keep_classifier, writers
@@ -178,7 +179,7 @@ class Export(Dock):
 
         def classifier(folder: Path) -> Path:
             if choices.classifier == "file":
-                return Path(choices.file).expanduser()
+                return user_path(choices.file)
             return self._trained(folder / "preview.mdm", stop)
 
         return Order(options_of(choices, Path(), pixels_of_area(choices, facts)), choices.device, classifier, stop)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm_studio.errors import OutputError
+from mdm_studio.io.paths import real_path
 from mdm_studio.services.estimates import keep_speed
 from mdm_studio.services.jobs.board import JobBoard
 from mdm_studio.services.jobs.states import JobView
@@ -106,7 +106,7 @@ class Pretrain(Dock):
 
     def _surveyed(self) -> None:
         survey = self.folder.survey
-        self.training.show_survey(survey, Path(survey.place).resolve().name if survey else "")
+        self.training.show_survey(survey, real_path(survey.place).name if survey else "")
         self._warn()
         self._show_start()
 

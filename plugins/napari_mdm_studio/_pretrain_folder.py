@@ -12,6 +12,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QListView, QListWidget, QListWidgetItem, QProgressBar
 
+from mdm_studio.io.paths import user_path
 from mdm_studio.services.folder_survey import FolderSurvey, SurveyStep, survey_folder
 from napari_mdm_studio._explorer_matrix import pixmap_of
 from napari_mdm_studio._widgets import Section, button, note, row
@@ -122,7 +123,7 @@ class FolderBox(Section):
         self.bar.show()
         self.changed.emit()
         self._runner.start(
-            lambda: _drive(Path(place).expanduser(), subfolders, stop, lambda step: self._steps.done.emit(number, step)),
+            lambda: _drive(user_path(place), subfolders, stop, lambda step: self._steps.done.emit(number, step)),
             done=lambda survey: self._found(number, survey),
             failed=lambda why: self._not_found(number, why),
         )

@@ -12,6 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import Qt
 
 from mdm_studio.errors import InputError, MDMStudioError
+from mdm_studio.io.paths import real_path
 from napari_mdm_studio._preferences import Preferences, preferences
 from napari_mdm_studio._readers import PROJECT_FILE
 from napari_mdm_studio._session_home import SessionHome, home_of, main_window, new_session, present_home
@@ -104,7 +105,7 @@ def create_project(
 
 def is_open_in(home: SessionHome, folder: Path) -> bool:
     """Whether a home's project is the one in a folder."""
-    return home.workspace is not None and Path(home.workspace.folder).resolve() == folder.resolve()
+    return home.workspace is not None and real_path(home.workspace.folder) == real_path(folder)
 
 
 class ProjectView:

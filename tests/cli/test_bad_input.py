@@ -73,6 +73,33 @@ def test_images_without_a_finite_pixel_fail_by_name_and_values_for_no_data_are_n
     assert "taken as no data" in (tmp_path / "m" / "export.json").read_text("utf-8")
 
 
+def test_links_to_themselves_are_one_line(run, fitted, images_and_labels, tmp_path, monkeypatch):
+    """Python's own way to the end of a link raises RuntimeError for them."""
+    images, labels = images_and_labels
+    monkeypatch.chdir(tmp_path)
+    for name in ("loop", "loop.mdm", "loop.png"):
+        (tmp_path / name).symlink_to(name)
+    for args in (
+        ("predict", fitted, "loop.png", "--out", "m"),
+        ("predict", fitted, "loop", "--out", "m"),
+        ("predict", "loop.mdm", images, "--out", "m"),
+        ("predict", fitted, images, "--out", "loop"),
+        ("predict", fitted, "~nobody-of-this-name/a.png", "--out", "~nobody-of-this-name/m"),
+        ("fit", images, "loop", "--out", "new.mdm"),
+        ("fit", images, labels, "--out", "new.mdm", "--backbone", "loop"),
+        ("pretrain", images, "--out", "loop", "--steps", 1),
+        ("evaluate", "loop", labels),
+        ("jobs", "show", "loop"),
+    ):
+        outcome = run(*args)
+        assert (outcome.code, "\n" in outcome.error.strip()) == (1, False), args
+        assert "loop" in outcome.error or "~nobody" in outcome.error, args
+    (images / "round.png").symlink_to("round.png")
+    outcome = run("predict", fitted, images, "--out", "m")
+    assert "1 of 4 images failed" in outcome.error
+    assert "round.png: it is a link that leads round to itself" in outcome.error
+
+
 def _odd_images(folder: Path) -> dict[str, tuple[int, int]]:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 255, (20, 30, 3), np.uint8)

@@ -97,6 +97,12 @@ def test_a_packed_archive_is_not_unpacked(tmp_path):
     refused(tmp_path, made.getvalue(), "its entries are packed")
 
 
+def test_a_weight_that_has_changed_on_its_way(tmp_path):
+    good = saved({"a": torch.full((100,), 1.5)})
+    place = good.index(b"\0\0\xc0\x3f" * 50)  # 1.5, in the middle of the weights
+    refused(tmp_path, good[: place + 42] + b"\x01" + good[place + 43 :], "is not what was saved")
+
+
 def test_files_that_are_none(tmp_path):
     refused(tmp_path, b"", "is empty")
     with pytest.raises(CheckpointError, match="no file"):

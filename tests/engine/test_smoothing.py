@@ -1,5 +1,7 @@
 """The guided filter: against its own definition, at edges, and tile by tile."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,19 @@ def test_pieces_of_many_classes_are_the_whole_smoothed_at_once(backbone, monkeyp
     assert (times == 1).all()
     np.testing.assert_allclose(made, whole, atol=1e-6)
     np.testing.assert_allclose(doubt, uncertainty, atol=1e-5)
+
+
+def test_smoothing_holds_no_rows_of_tiles(backbone):
+    """Of many classes the probabilities of a whole row of tiles would be most of the memory."""
+    n_classes, shape = 255, (128, 512)
+    plane = ArrayPlane(np.tile(blobs(64, 64)[0].transpose(2, 0, 1), (1, 2, 8)), rgb=True)
+    source = PlaneFeatures(backbone, plane, FeatureSettings.of(backbone, blocks=(), filters=True, tile=64))
+    ensemble = PixelMLPEnsemble(sum(s.channels for s in source.specs), n_classes, members=1, hidden=(4, 4)).eval()
+    tracemalloc.start()
+    try:
+        done = sum(found.labels.size for _, _, found in predict_plane(ensemble, source, smooth=2))
+        peak = tracemalloc.get_traced_memory()[1]  # of NumPy's arrays
+    finally:
+        tracemalloc.stop()
+    assert done == shape[0] * shape[1]
+    assert peak < 4 * n_classes * shape[0] * shape[1] / 2, peak

@@ -120,8 +120,22 @@ def test_a_project_that_comes_back_is_saved_without_a_question(painter, tmp_path
 
 
 @posix
-def test_a_drive_that_is_unplugged_and_back_gets_what_it_missed(painter, tmp_path):
-    """It comes back as other files of the same content, one of which had not reached it."""
+def test_a_drive_that_is_back_gets_what_had_not_reached_it(painter, tmp_path):
+    shutil.copytree(tmp_path / "project", tmp_path / "drive", ignore=shutil.ignore_patterns(LOCK_FILE))
+    painter.paint(2)
+    painter.keeper.retry()
+    shutil.rmtree(tmp_path / "project")
+    painter.keeper.change(lambda state: state)  # strokes are not pending
+    with pytest.raises(FolderLostError):
+        painter.keeper.retry()
+    (tmp_path / "drive").rename(tmp_path / "project")
+    painter.keeper.retry()
+    painter.close()
+    assert on_disk(tmp_path / "project") == [1, 2]
+
+
+@posix
+def test_a_drive_that_is_back_without_its_strokes(painter, tmp_path):
     shutil.copytree(tmp_path / "project", tmp_path / "drive", ignore=shutil.ignore_patterns(LOCK_FILE, "labels"))
     shutil.rmtree(tmp_path / "project")
     (tmp_path / "project").mkdir()  # the empty mount point

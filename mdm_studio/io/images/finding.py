@@ -16,6 +16,7 @@ from mdm_studio.errors import InputError, NoImagesError
 from mdm_studio.io.images.formats import LISTED, OPENERS, image_name
 from mdm_studio.io.images.tiff_parts import first_of_parts
 from mdm_studio.io.images.zarr_groups import SUFFIX, holds_images, images_in, is_zarr, zarr_root
+from mdm_studio.io.paths import user_path
 from mdm_studio.io.remarks import tell
 
 _SPECIAL = {
@@ -85,7 +86,7 @@ def not_images(folder: Path) -> list[str]:
 
 
 def _images_of(item: str | Path) -> list[Path]:
-    path = _expanded(item)
+    path = user_path(item)
     try:
         mode = _mode(path)
         if mode is None and not path.is_symlink() and glob.has_magic(str(path)):
@@ -107,13 +108,6 @@ def _images_of(item: str | Path) -> list[Path]:
     if path.suffix.lower() not in OPENERS:
         raise NoImagesError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
     return [path]
-
-
-def _expanded(item: str | Path) -> Path:
-    try:
-        return Path(item).expanduser()
-    except RuntimeError:  # a user whose home is not known: then the name begins with ~
-        return Path(item)
 
 
 def _absent(path: Path) -> str:

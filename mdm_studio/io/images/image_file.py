@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -172,8 +173,13 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what waits for ever or has no end: pipes, sockets, devices."""
-    mode = path.stat().st_mode
+    """Refuse what waits for ever or has no end: pipes, sockets, devices, links that lead round in a circle."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise AdviceError("it is a link that leads round to itself: mend the link or leave it out") from error
+        raise
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise AdviceError("it is a pipe, a socket or a device, no file: leave it out")
 

@@ -6,6 +6,7 @@ tifffile gives zeros for what is missing of a file; here it is an error that nam
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _ODD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, Arit
 _NAMED = 5  # missing files that an error names
 _UNCOMPRESSED = 1
 _DESCRIPTION = 270
+_MOST_TAGS = 4096  # of a page, as tifffile has it
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
             tif, ome = _open_whole(path, ome.master)
         imagej, odd = _imagej(tif)
         notes += odd
-        odd_files = [file for image in ome.images for file in image.files if _is_odd(path.parent / file)]
-        if odd_files:
-            raise ValueError(f"its part {odd_files[0]} is no file")
+        _check_chain(tif)
+        for name in {file for image in ome.images for file in image.files if file}:
+            _check_part(tif, path.parent / name)
         if tif.is_ome and not ome.images:
             tif = _without(tif, is_ome=False)
         try:
@@ -83,8 +85,19 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
     return tif, Metadata(ome, imagej, notes)
 
 
-def _is_odd(path: Path) -> bool:
-    return path.exists() and not (path.is_file() or path.is_dir())  # a pipe would be waited for for ever
+def _check_part(tif: TiffFile, path: Path) -> None:
+    """Refuse a part of an image that tifffile would wait for, or go round in, for ever; one that is missing is named later."""
+    import tifffile
+
+    if not path.exists() or os.path.samefile(path, tif.filehandle.path):
+        return
+    if not path.is_file():
+        raise ValueError(f"its part {path.name} is no file")
+    try:
+        with tifffile.TiffFile(path) as part:
+            _check_chain(part)
+    except (OSError, EOFError, struct.error, *_ODD) as error:
+        raise ValueError(f"its part {path.name}: {_reason(error)}") from error
 
 
 def _without(tif: TiffFile, **flags: Any) -> TiffFile:
@@ -183,7 +196,6 @@ def main_image(tif: TiffFile, metadata: Metadata, path: Path) -> MainImage:
     here = here or list(tif.series)
     series = _main(here)
     ome = described[tif.series.index(series)]
-    _check_chain(tif)
     _check_description(tif)
     _check_parts(series, ome, path.parent)
     _check_imagej(tif, series, metadata.imagej)
@@ -254,16 +266,25 @@ def _unused_pages(tif: TiffFile) -> str:
 
 
 def _check_chain(tif: TiffFile) -> None:
-    """Raise EOFError if the last page points to a further one that is not there."""
-    if tif.is_ndpi or tif.is_scanimage:  # whose pages are counted otherwise
-        return
-    form, file, count = tif.tiff, tif.filehandle, len(tif.pages)
-    file.seek(tif.pages[count - 1].offset)
-    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-    file.seek(tags * form.tagsize, 1)
-    end = file.read(form.offsetsize)
-    if len(end) < form.offsetsize or (struct.unpack(form.offsetformat, end)[0] and not _is_loop(tif, end)):
-        raise EOFError(f"the file is cut off: pages are missing after the first {count}")
+    """Raise EOFError if a page points to a further one that is not there, ValueError if to one before it.
+
+    tifffile stops at the first without a word, and goes round with the second for ever.
+    """
+    form, file = tif.tiff, tif.filehandle
+    seen: set[int] = set()
+    offset = tif.pages.first.offset
+    while offset:
+        if offset in seen:
+            raise ValueError("the file is damaged: its pages lead round in a circle")
+        seen.add(offset)
+        file.seek(offset)
+        head = file.read(form.tagnosize)
+        tags = struct.unpack(form.tagnoformat, head)[0] if len(head) == form.tagnosize else 0
+        file.seek(tags * form.tagsize, 1)
+        end = file.read(form.offsetsize)
+        if not 0 < tags <= _MOST_TAGS or len(end) < form.offsetsize:
+            raise EOFError(f"the file is cut off: pages are missing after the first {max(len(seen) - 1, 1)}")
+        offset = struct.unpack(form.offsetformat, end)[0]
 
 
 def _check_description(tif: TiffFile) -> None:
@@ -281,12 +302,6 @@ def _check_description(tif: TiffFile) -> None:
             count, place = (struct.unpack(form.offsetformat, numbers[i:][: form.offsetsize])[0] for i in (0, form.offsetsize))
             if count > form.offsetsize and place + count > file.size:
                 raise EOFError("the file is cut off: the text that describes it lies beyond its end")
-
-
-def _is_loop(tif: TiffFile, end: bytes) -> bool:
-    """Whether the last page points back to one that is known, as some writers have it."""
-    (offset,) = struct.unpack(tif.tiff.offsetformat, end)
-    return any(page.offset == offset for page in tif.pages)
 
 
 def _check_parts(series: TiffPageSeries, ome: OmeImage | None, folder: Path) -> None:

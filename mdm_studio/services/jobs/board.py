@@ -16,6 +16,7 @@ from mdm_studio.errors import JobError, MDMStudioError, OutputError, UsageError
 from mdm_studio.io.atomic import output_error, write_json
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.io.leftovers import remove
+from mdm_studio.io.paths import real_path
 from mdm_studio.services.jobs.holding import held, lives, take
 from mdm_studio.services.jobs.kinds import check_kind
 from mdm_studio.services.jobs.places import jobs_root, known_jobs, look, look_at_all, new_id, note_of, register
@@ -55,9 +56,9 @@ class JobBoard:
         known = known_jobs()
         fitting = [job_id] if job_id in known else [name for name in known if name.startswith(job_id)]
         if not fitting and job_id and "\0" not in job_id:
-            place = Path(job_id).resolve()
+            place = real_path(job_id)
             folders = ((name, folder) for name, folder in known.items() if isinstance(folder, Path))
-            fitting = [name for name, folder in folders if folder.resolve() == place]
+            fitting = [name for name, folder in folders if real_path(folder) == place]
         if len(fitting) != 1:
             there = ", ".join(sorted(fitting or known)) or "(none)"
             what = "several jobs begin with" if fitting else "there is no job"

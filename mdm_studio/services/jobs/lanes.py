@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mdm_studio.errors import JobError, OutputError, ProjectError
 from mdm_studio.io.folder_lock import FolderLock
+from mdm_studio.io.paths import real_path
 from mdm_studio.services.jobs.places import lane_folder, look_at_all
 from mdm_studio.services.jobs.states import JobView
 
@@ -30,7 +31,7 @@ def wait_for_turn(
             known = look_at_all()
         except JobError:  # there are no lanes to read of either
             known = ()
-        ahead = jobs_ahead(folder.resolve(), known, lane)
+        ahead = jobs_ahead(real_path(folder), known, lane)
         if not ahead or not patient:
             try:
                 return FolderLock(lane_folder(lane))
@@ -46,7 +47,7 @@ def wait_for_turn(
 
 def jobs_ahead(folder: Path, jobs: tuple[JobView, ...], lane: str) -> list[JobView]:
     """Jobs that come before the one in `folder`: what runs in its lane, and what has waited there for longer, in order."""
-    own = next((job for job in jobs if job.folder.resolve() == folder), None)
+    own = next((job for job in jobs if real_path(job.folder) == folder), None)
     turn = (float("inf"), "") if own is None else (own.created, own.id)
     ahead = [
         job

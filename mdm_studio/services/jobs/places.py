@@ -28,6 +28,7 @@ from mdm_studio.errors import JobError
 from mdm_studio.io.atomic import make_folder, write_json
 from mdm_studio.io.job_folder import JobFolder
 from mdm_studio.io.json_files import read_json
+from mdm_studio.io.paths import real_path
 from mdm_studio.services.jobs.holding import look_at_lock
 from mdm_studio.services.jobs.kinds import asked_device, lane_of
 from mdm_studio.services.jobs.states import LIVING, JobView, Lock, judge
@@ -121,8 +122,8 @@ def register(folder: Path) -> str:
     OutputError
         If the user's data folder cannot be written.
     """
-    folder = folder.resolve()
-    if folder.parent == jobs_root().resolve():
+    folder = real_path(folder)
+    if folder.parent == real_path(jobs_root()):
         return folder.name
     job_id = f"{_slug(folder.name)}-{hashlib.blake2b(str(folder).encode(), digest_size=2).hexdigest()}"
     make_folder(jobs_root())

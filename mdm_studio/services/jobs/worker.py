@@ -22,6 +22,7 @@ from mdm_studio.errors import MDMStudioError, OutputError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.folder_lock import FolderLock
 from mdm_studio.io.job_folder import JobFolder, is_ordinary
+from mdm_studio.io.paths import real_path
 from mdm_studio.io.processes import process_name
 from mdm_studio.services.jobs.holding import take
 
@@ -52,7 +53,7 @@ def start_worker(folder: JobFolder, hold: FolderLock) -> None:
     if not is_ordinary(folder.log):
         raise OutputError(f"cannot write {folder.log}: something that is no file stands there; remove it")
     file = hold.hand_down()
-    command = [*COMMAND, str(folder.root.resolve()), _OWN_SESSION, *([] if file is None else [f"{_LOCK}{file}"])]
+    command = [*COMMAND, str(real_path(folder.root)), _OWN_SESSION, *([] if file is None else [f"{_LOCK}{file}"])]
     try:
         with folder.log.open("ab") as log:
             pid = _spawn(command, log, file)

@@ -1,6 +1,7 @@
 """Which image of a TIFF is read, what is said of the rest, and that nothing missing is made up."""
 
 import os
+import struct
 import uuid
 
 import numpy as np
@@ -254,6 +255,26 @@ def test_a_stack_that_is_cut_off_is_never_read_as_a_shorter_one(tmp_path, write)
         (tmp_path / "cut.tif").write_bytes(content[: int(share * len(content))])
         with pytest.raises(UnreadableImageError, match=r"cut\.tif"):
             facts(tmp_path / "cut.tif")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("back", [0, 3])
+def test_pages_that_lead_round_in_a_circle_are_refused(tmp_path, back):
+    path = write_pages(tmp_path / "a.tif", *noise(6, 8, 8))
+    with tifffile.TiffFile(path) as tif:
+        offsets = [page.offset for page in tif.pages]
+        form = tif.tiff
+    content = bytearray(path.read_bytes())
+    (tags,) = struct.unpack_from(form.tagnoformat, content, offsets[-1])
+    place = offsets[-1] + form.tagnosize + tags * form.tagsize
+    struct.pack_into(form.offsetformat, content, place, offsets[back])
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match="round in a circle"):
+        open_image(path)
+    files = write_parts(tmp_path / "parts", NAMES)
+    files[2].write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"its part s_z2\.ome\.tif: .*round in a circle"):
+        open_image(files[0])
 
 
 def test_planes_that_the_metadata_promise_are_not_made_up(tmp_path):
