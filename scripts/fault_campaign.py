@@ -3,7 +3,7 @@
 Bounded in time; every fault has a seed, and ``--repeat KIND:SEED`` shows it alone. Linux; as root it mounts small file systems
 for full and read-only disks.
 
-    python scripts/fault_campaign.py --minutes 25 --json faults.json
+    python scripts/fault_campaign.py --minutes 40 --json faults.json
 """
 
 import argparse
@@ -11,6 +11,7 @@ import collections
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -38,15 +39,19 @@ def main() -> int:
             return _repeat(asked.repeat, kit, root)
         until = begin + 60 * asked.minutes
         lanes = [_Lane(root / f"lane{number}", run, kit, asked, until) for number, run in enumerate((_inputs, _kills))]
-        rows = list(_followed(lanes))
-    return _report(asked, rows, time.monotonic() - begin)
+        try:
+            rows = list(_followed(lanes))
+        finally:
+            for lane in lanes:
+                lane.end()
+    return _report(asked, rows, begin, until)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=25.0, help="nothing is begun any more after this")
+    parser.add_argument("--minutes", type=float, default=30.0, help="nothing is begun any more after this")
     parser.add_argument("--seed", type=int, default=0, help="another campaign for another number")
-    parser.add_argument("--inputs", type=int, default=2400, help="spoilt inputs, over all kinds")
+    parser.add_argument("--inputs", type=int, default=2100, help="spoilt inputs, over all kinds")
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs, over all kinds")
     parser.add_argument("--troubles", type=int, default=100, help="other faults, over all kinds")
     parser.add_argument("--kinds", default="", help=f"only these, with commas between: {', '.join(_KINDS)}")
@@ -72,6 +77,7 @@ class _Lane:
         self.told, self._read = place / "told.jsonl", 0
         self.told.touch()
         sys.stdout.flush()
+        self.living = True
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
@@ -83,6 +89,11 @@ class _Lane:
                 code = 0
             finally:
                 os._exit(code)
+
+    def end(self) -> None:
+        """End it if it has not ended."""
+        if self.living:
+            os.kill(self.pid, signal.SIGKILL)
 
     def news(self) -> list[dict[str, object]]:
         """What was tried since the last look."""
@@ -104,6 +115,7 @@ def _followed(lanes: list[_Lane]) -> Iterator[dict[str, object]]:
             yield from map(_shown, lane.news())
             if done:
                 living.remove(lane)
+                lane.living = False
                 if status:
                     yield _shown(vars(fuzz.Tried("campaign", 0, "", f"a lane ended with {status}", 0.0)) | {"count": 0})
 
@@ -145,7 +157,8 @@ def _shared(count: int, shares: dict[str, int]) -> dict[str, int]:
 # -------------------------------------------------------------------------------------------------------------- words
 
 
-def _report(asked: argparse.Namespace, rows: list[dict[str, object]], seconds: float) -> int:
+def _report(asked: argparse.Namespace, rows: list[dict[str, object]], begin: float, until: float) -> int:
+    minutes, stopped = (time.monotonic() - begin) / 60, time.monotonic() >= until
     tried, failed = collections.Counter(), collections.Counter()
     for row in rows:
         tried[row["kind"]] += row["count"]
@@ -155,9 +168,17 @@ def _report(asked: argparse.Namespace, rows: list[dict[str, object]], seconds: f
     for kind in tried:
         print(f"{kind:16}{tried[kind]:8}{tried[kind] - failed[kind]:10}{failed[kind]:8}")
     survived = tried.total() - failed.total()
-    print(f"{'all':16}{tried.total():8}{survived:10}{failed.total():8}   {seconds / 60:.1f} min, seed {asked.seed}")
+    print(f"{'all':16}{tried.total():8}{survived:10}{failed.total():8}   {minutes:.1f} min, seed {asked.seed}")
+    if stopped:
+        print("stopped by --minutes before all was tried")
     if asked.json:
-        about = {"seed": asked.seed, "minutes": seconds / 60, "system": platform.platform(), "processors": os.cpu_count()}
+        about = {
+            "seed": asked.seed,
+            "minutes": minutes,
+            "stopped": stopped,
+            "system": platform.platform(),
+            "processors": os.cpu_count(),
+        }
         table = {kind: {"tried": tried[kind], "failed": failed[kind]} for kind in tried}
         asked.json.write_text(json.dumps(about | {"kinds": table, "failures": failures}, indent=2) + "\n")
     return 1 if failures else 0

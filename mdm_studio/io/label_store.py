@@ -17,6 +17,7 @@ import contextlib
 import errno
 import itertools
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -215,7 +216,10 @@ class StoredLabels:
         path = self._chunk(index, y, x)
         place: _Place = (*index, y, x)
         with self._lock:
-            if self._array is None or not path.is_file():
+            if self._array is None or not os.path.lexists(path):
+                return None
+            if not path.is_file():  # zarr would take it for a chunk that is not there
+                self._note(path, "is no file")
                 return None
             try:
                 return np.asarray(self._array[place], np.uint8)
@@ -235,7 +239,7 @@ class StoredLabels:
 
     def _keep_damaged(self, path: Path) -> None:
         """Put a file that could not be read beside what is to take its name: somebody may know how to mend it."""
-        if path in self._spoilt or (path.exists() and not path.is_file()):
+        if path in self._spoilt or (os.path.lexists(path) and not path.is_file()):
             with contextlib.suppress(FileNotFoundError):
                 path.rename(_free_name(path))
             self._spoilt.discard(path)

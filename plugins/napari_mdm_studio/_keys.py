@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
@@ -75,7 +75,7 @@ class KeyBinder(QObject):
         self._watched: Any = None
         self._dragging = False
         canvas.installEventFilter(self)
-        self._application: Any = QApplication.instance()
+        self._application = cast("Any", QApplication.instance())
         self._application.focusChanged.connect(self._focus_moved)
         self._focus_moved(None, QApplication.focusWidget())
 
@@ -84,7 +84,8 @@ class KeyBinder(QObject):
         with contextlib.suppress(RuntimeError):  # it was deleted meanwhile
             if self._watched is not None:
                 self._watched.removeEventFilter(self)
-        target = self._page.window() if now is None else now
+        window = self._page.window()
+        target = now or window.focusWidget() or window  # as Qt does where no widget has the focus, a dock was hidden with it
         self._watched = target if target is not self._canvas and self._has(target) else None
         if self._watched is not None:
             self._watched.installEventFilter(self)

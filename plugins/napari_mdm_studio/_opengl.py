@@ -13,7 +13,7 @@ def keep_programs() -> None:
     When a program was deleted, Mesa 22.3 crashes in ``glDrawArrays`` with another one: napari alone does so when one of three
     layers goes and the lowest after it. A program that is kept costs a few kilobytes a layer.
     """
-    from vispy.gloo import gl, glir
+    from vispy.gloo import gl, glir  # type: ignore[import-untyped]
 
     program: Any = glir.GlirProgram
     delete = program.delete

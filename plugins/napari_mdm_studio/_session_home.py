@@ -139,7 +139,7 @@ class SessionHome:
         self._kept: dict[Relay, QWidget | None] = {}
         self._open = True
         self.bridge: Bridge = Bridge(viewer, session, self.relay)
-        self.history = History(self)
+        self.history: History = History(self)
         self.relay(session.failed, self.warn)
         self.relay(session.noticed, self.tell)
         self.relay(self.bridge.told, self.warn)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -112,8 +113,8 @@ def pixels_agree(path: Path) -> None:
     from mdm_studio.io.images import open_image
 
     with open_image(path) as file:
-        ours = file.plane().read(slice(None), slice(None))
-    decoded = list(decodings(path))
+        ours, said = file.plane().read(slice(None), slice(None)), bool(file.remarks)
+    decoded = list(decodings(path, pages=None if said else 1))  # a page that is left out is said to be
     wants(decoded, f"{path.name} is read, and no decoder can")
     agree = any(same_pixels(ours, plane) for each in decoded for plane in arranged(each, ours.shape))
     wants(agree, f"{path.name} is read as {ours.shape} {ours.dtype}, its decoder gives {[each.shape for each in decoded]}")
@@ -140,7 +141,7 @@ def arranged(array: NDArray[np.generic], shape: tuple[int, ...]) -> Iterator[NDA
                 yield from (each.reshape(-1, *each.shape[-2:]), each[:, 0], each[0])
 
 
-def decodings(path: Path) -> Iterator[NDArray[np.generic]]:
+def decodings(path: Path, *, pages: int | None = 1) -> Iterator[NDArray[np.generic]]:
     """An image as others decode it: Pillow, in each way that the documentation of our readers tells; tifffile; NumPy; zarr."""
     warnings.simplefilter("ignore")  # theirs; the program has had its say
     suffix = path.suffix.lower()
@@ -152,11 +153,13 @@ def decodings(path: Path) -> Iterator[NDArray[np.generic]]:
 
             yield zarr.open_group(path, mode="r")["0"][...]
         elif suffix in (".tif", ".tiff"):
-            import tifffile
-
             yield tifffile.imread(path)
+    with contextlib.suppress(Exception):  # metadata may be spoilt where pixels are not
+        if suffix in (".tif", ".tiff"):
             with tifffile.TiffFile(path) as file:
-                yield from (page.asarray() for page in file.pages[:1])
+                for page in list(file.pages)[:pages]:
+                    with contextlib.suppress(Exception):
+                        yield page.asarray()
     if suffix not in (".npy", ".zarr"):
         with contextlib.suppress(Exception):
             yield from _pillow(path)
@@ -200,8 +203,6 @@ def labels(rng: random.Random, kit: Kit, case: Path) -> Trial:
 
 
 def _save(path: Path, values: NDArray[np.generic]) -> None:
-    import tifffile
-
     (np.save if path.suffix == ".npy" else tifffile.imwrite)(path, values)
 
 

@@ -274,7 +274,7 @@ def few_files(place: Place) -> str:
     name = place.rng.choice(("predict", "fit", "features", "pretrain"))
     _make(name, place)
     entry, _ = _others(place)[name]
-    limit = place.rng.randrange(12, 64)
+    limit = place.rng.randrange(24, 64)
     ended = place.run(_limited(entry, resource.RLIMIT_NOFILE, limit))
     if name == "predict":
         place.whole(all_of_them=False)
@@ -286,7 +286,7 @@ def few_files(place: Place) -> str:
 
 _NAMES = (
     b"caf\xe9.png", b"\xff\xfe.png", b"new\nline.png", "Zellkern \U0001f52c Ω.png".encode(), b"-rf.png", b"[red]x.png",
-    b"a*b?.png", b"%s%n.png", b" space .png", b"..png", b"a" * 240 + b".png", b"CON.png", b"tab\t.png", b"=1+1.png",
+    b"a*b?.png", b"%s%n.png", b" space .png", b"x..png", b"a" * 240 + b".png", b"CON.png", b"tab\t.png", b"=1+1.png",
     b"\x1b[31m.png", b"$(id).png",
 )  # fmt: skip
 

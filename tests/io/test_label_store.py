@@ -108,6 +108,19 @@ def test_a_damaged_chunk_is_named_and_the_others_stay(tmp_path, damage):
     assert opened.read((), slice(0, CHUNK), slice(CHUNK, None)).sum() == 4 * 9
 
 
+@pytest.mark.parametrize("what", ["folder", "link to itself"])
+def test_a_chunk_that_is_no_file_is_named(tmp_path, what):
+    StoredLabels(tmp_path / "a.ome.zarr", (), (64, 64)).write((), ALL, ALL, np.ones((64, 64), np.uint8))
+    chunk = tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "0"
+    chunk.unlink()
+    chunk.mkdir() if what == "folder" else chunk.symlink_to(chunk.name)
+    opened = StoredLabels(tmp_path / "a.ome.zarr", (), (64, 64))
+    assert not opened.read((), ALL, ALL).any()
+    assert "is no file" in opened.damaged[0]
+    paint(opened, (), slice(0, 2), slice(0, 2), 9)
+    assert opened.read((), ALL, ALL).sum() == 4 * 9
+
+
 @pytest.mark.parametrize("damage", ["{", "", "[]", '{"zarr_format": 3}', None])
 def test_a_damaged_description_costs_no_strokes(tmp_path, damage):
     store = StoredLabels(tmp_path / "a.ome.zarr", (2,), (600, 700))
