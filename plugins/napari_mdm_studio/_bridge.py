@@ -11,10 +11,11 @@ from qtpy.QtCore import QTimer
 
 from mdm_studio.errors import InputError
 from napari_mdm_studio._bound import BoundImage, fits, image_layer, show_pixels, show_strokes, strokes_layer, views_of
-from napari_mdm_studio._brush import BrushFollower, hand_over
+from napari_mdm_studio._brush import BrushFollower, arm, hand_over
 from napari_mdm_studio._geometry import ChannelAxis, Geometry
 from napari_mdm_studio._pictures import PREDICTION, Look, PictureLayers, class_colormap
 from napari_mdm_studio._planes import Channels, planes_of
+from napari_mdm_studio._removed import RemovedLayers
 from napari_mdm_studio._strokes import StrokesWatcher
 from napari_mdm_studio._views import ViewWatcher, plane_shown
 
@@ -76,10 +77,7 @@ class Bridge:
         self.look = Look()
         self._views = ViewWatcher(viewer, lambda: session.view_moved(views_of(viewer, self.images.values())))
         self._brush = BrushFollower(viewer, lambda: [bound.strokes for bound in self.images.values()])
-        # layers that go while napari is busy removing others would be removed twice
-        self._soon = QTimer(singleShot=True, interval=0)
-        self._soon.timeout.connect(self._tidy_up)
-        viewer.layers.events.removed.connect(self._layer_removed)
+        self._removed = RemovedLayers(self)
         relay(session.picture_changed, self._written, every=_PICTURES_EVERY, key=lambda *which: which)
         relay(session.labels_rewritten, self._written)
         relay(session.classes_changed, self._classes_changed, key=lambda *_: None)
@@ -120,7 +118,7 @@ class Bridge:
         array = painted.data if strokes is None else strokes
         bound = self._bind(key, (layer, painted, pictures), array, channel_axis, channels, kept=planes is None)
         if first:
-            self._arm(bound)
+            arm(self.viewer, bound.strokes, [each.value for each in self.session.classes])
         return bound
 
     def show(self, image: LoadedImage) -> BoundImage:
@@ -246,35 +244,6 @@ class Bridge:
         """Stack position of an image that is shown now."""
         return plane_shown(self.viewer, self.images[key].strokes)
 
-    def _layer_removed(self, event: Any) -> None:
-        if self.bound_to(event.value) is not None:
-            self._soon.start()
-
-    def _tidy_up(self) -> None:
-        """Follow what the user removed: an image takes its outputs along, and its strokes come back as long as it is there."""
-        self._soon.stop()
-        layers, gone = self.viewer.layers, []
-        for bound in list(self.images.values()):
-            if bound.layer not in layers:
-                gone.append(bound.layer.name)
-                self.remove(bound.key)
-            elif bound.strokes not in layers:
-                self._bring_back(bound)
-            else:
-                for output in [name for name, layer in bound.pictures.layers.items() if layer not in layers]:
-                    bound.pictures.hide(output)
-                    self._forget(bound, output)
-        if gone:
-            self.told.emit(f"No longer labelled: {', '.join(gone)}. What was painted is kept: open the image again to go on.")
-
-    def _bring_back(self, bound: BoundImage) -> None:
-        """Show strokes again whose layer was removed while their image is still labelled."""
-        layers = self.viewer.layers
-        layers.insert(1 + max(layers.index(layer) for layer in bound.layers if layer in layers), bound.strokes)
-        layers.selection.active = bound.strokes
-        words = "is back: its strokes are the labels. Erase them, or untick the image to label it no longer."
-        self.told.emit(f"The layer {bound.strokes.name!r} {words}")
-
     def _image_replaced(self, event: Any) -> None:
         """The image's array was replaced: close and choose it anew, where its strokes still fit."""
         bound = self.bound_to(event.source)
@@ -313,8 +282,7 @@ class Bridge:
             if on:
                 self._show(bound, output)
             else:
-                bound.pictures.hide(output)
-                self._forget(bound, output)
+                self.hide_output(bound, output)
         self.layers_changed.emit()
         self.outputs_changed.emit()
 
@@ -340,6 +308,11 @@ class Bridge:
     def _show(self, bound: BoundImage, output: str) -> Layer:
         levels = self.session.picture(bound.key, output)
         return bound.pictures.show(output, levels, self.session.classes, self.look)
+
+    def hide_output(self, bound: BoundImage, output: str) -> None:
+        """Remove an output of an image; the session draws it no longer."""
+        bound.pictures.hide(output)
+        self._forget(bound, output)
 
     def _forget(self, bound: BoundImage, output: str) -> None:
         if output != PREDICTION:
@@ -372,7 +345,7 @@ class Bridge:
 
     def take_tool(self, mode: str, value: int | None = None) -> None:
         """Take a tool in hand ("paint", "erase") for the current image, with a class if one is given."""
-        self._tidy_up()
+        self._removed.tidy_up()
         bound = self.current()
         if bound is None:
             return
@@ -384,20 +357,11 @@ class Bridge:
             bound.strokes.selected_label = value
         bound.strokes.mode = mode
 
-    def _arm(self, bound: BoundImage) -> None:
-        """Put the brush into the hand: who chose a first image is about to paint."""
-        bound.strokes.mode = "paint"
-        values = [each.value for each in self.session.classes]
-        if values and bound.strokes.selected_label not in values:
-            bound.strokes.selected_label = values[0]
-        self.viewer.layers.selection.active = bound.strokes
-
     def close(self) -> None:
         """Let go of everything; the layers stay as they are."""
-        self._soon.stop()
         self._views.close()
         self._brush.close()
-        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self._removed.close()
         for bound in self.images.values():
             bound.let_go()
         self.images.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,14 @@ def hand_over(source: Labels, target: Labels) -> None:
     target.brush_size = source.brush_size * _pixel(source) / _pixel(target)
     target.selected_label = source.selected_label
     target.contiguous, target.preserve_labels = source.contiguous, source.preserve_labels
+
+
+def arm(viewer: Viewer, strokes: Labels, classes: Sequence[int]) -> None:
+    """Put the brush into the hand, with a class: who chose a first image is about to paint."""
+    strokes.mode = "paint"
+    if classes and strokes.selected_label not in classes:
+        strokes.selected_label = classes[0]
+    viewer.layers.selection.active = strokes
 
 
 def _pixel(layer: Labels) -> float:

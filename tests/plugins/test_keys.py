@@ -75,7 +75,7 @@ class Desk:
     def focus(self, widget):
         def has():
             now = QApplication.focusWidget()
-            if now is not widget and not widget.isAncestorOf(now):
+            if now is not widget and not (isinstance(widget, QAbstractSpinBox) and widget.isAncestorOf(now)):
                 widget.setFocus()  # again where a field that is left gives the focus to the canvas
                 return False
             return True
