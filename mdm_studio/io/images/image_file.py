@@ -18,8 +18,9 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels
 from mdm_studio.errors import ChannelsError, InputError, UnreadableImageError
-from mdm_studio.io.file_signature import State, state_of
+from mdm_studio.io.file_signature import State
 from mdm_studio.io.images.formats import LISTED, image_name, opener_of
+from mdm_studio.io.images.image_state import image_state
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
 from mdm_studio.io.remarks import remarks, tell
@@ -50,7 +51,7 @@ class _FilePlane(BasePlane):
 
     def changed(self) -> bool:
         """See `Plane`."""
-        return state_of(self._path) != self._state
+        return image_state(self._path) != self._state
 
 
 class ImageFile:
@@ -147,7 +148,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
     opener = opener_of(path)
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
-    state = state_of(path)  # before it is opened
+    state = image_state(path)  # before it is opened
     with decoding(path):
         _check_file(path)
         source = opener(path, values=values)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 _ODD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+TIFF_SUFFIXES = (".tif", ".tiff")
 _NAMED = 5  # missing files that an error names
 _UNCOMPRESSED = 1
 _DESCRIPTION = 270
@@ -114,7 +115,7 @@ def _open_whole(path: Path, master: str) -> tuple[TiffFile, OmeXml]:
     place = path.parent / master
     if not place.is_file():
         raise FileNotFoundError(master)
-    if place.suffix.lower() not in (".tif", ".tiff"):
+    if place.suffix.lower() not in TIFF_SUFFIXES:
         text = read_companion(place)
         return tifffile.TiffFile(path, omexml=text), parse_ome_xml(text, path.name)
     tif = tifffile.TiffFile(place)
@@ -146,20 +147,27 @@ def _reason(error: Exception) -> str:
     return (words or type(error).__name__).splitlines()[0][:120]
 
 
-def first_of_parts(path: Path) -> Path:
-    """The first file, of those that are there, of the image that `path` is a part of; itself if it is no part, or damaged."""
+def ome_of_file(path: Path, own_name: str) -> OmeXml:
+    """OME-XML of a TIFF or of a companion, as the file `own_name` reads it; empty where there is none."""
     import tifffile
 
     try:
+        if path.suffix.lower() not in TIFF_SUFFIXES:
+            return parse_ome_xml(read_companion(path), own_name)
         with tifffile.TiffFile(path) as tif:
-            ome, _ = _ome(tif, path.name)
-        place = path.parent / ome.master
-        if ome.master and place.is_file():
-            if place.suffix.lower() in (".tif", ".tiff"):
-                return place
-            ome = parse_ome_xml(read_companion(place), path.name)
+            return _ome(tif, own_name)[0]
     except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
-        return path
+        return OmeXml()
+
+
+def first_of_parts(path: Path) -> Path:
+    """The first file, of those that are there, of the image that `path` is a part of; itself if it is no part, or damaged."""
+    ome = ome_of_file(path, path.name)
+    place = path.parent / ome.master
+    if ome.master and place.is_file():
+        if place.suffix.lower() in TIFF_SUFFIXES:
+            return place
+        ome = ome_of_file(place, path.name)
     first = path
     for image in ome.images:
         there = [path if file in ("", path.name) else path.parent / file for file in image.files]
