@@ -23,6 +23,7 @@ from mdm_studio.io.images.formats import LISTED, image_name, opener_of
 from mdm_studio.io.images.image_state import image_state
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
+from mdm_studio.io.quiet import quiet
 from mdm_studio.io.remarks import remarks, tell
 
 # What decoders raise on damaged files. Errors of zarr, tifffile and imagecodecs are subclasses of ValueError, OSError,
@@ -194,9 +195,10 @@ def _check_pixels(source: Source) -> None:
 
 @contextlib.contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises in the ``with`` block into an `UnreadableImageError` that names the file."""
+    """Turn whatever a decoder raises in the ``with`` block into an `UnreadableImageError` that names the file; see `quiet`."""
     try:
-        yield
+        with quiet():
+            yield
     except FileNotFoundError as error:
         raise UnreadableImageError(f"cannot read {path}: {_missing(path, error)}; check the name and the drive") from error
     except MemoryError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdm_studio.io.images.ome_xml import OmeImage, OmeXml, parse_ome_xml, read_companion
 from mdm_studio.io.images.words import is_aside, parts
+from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -154,7 +155,7 @@ def ome_of_file(path: Path, own_name: str) -> OmeXml:
     try:
         if path.suffix.lower() not in TIFF_SUFFIXES:
             return parse_ome_xml(read_companion(path), own_name)
-        with tifffile.TiffFile(path) as tif:
+        with quiet(), tifffile.TiffFile(path) as tif:
             return _ome(tif, own_name)[0]
     except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
         return OmeXml()
