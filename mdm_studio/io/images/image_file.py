@@ -23,6 +23,7 @@ from mdm_studio.io.images.formats import LISTED, image_name, opener_of
 from mdm_studio.io.images.image_state import image_state
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
+from mdm_studio.io.images.words import reason_of
 from mdm_studio.io.quiet import quiet
 from mdm_studio.io.remarks import remarks, tell
 
@@ -209,9 +210,8 @@ def decoding(path: Path) -> Iterator[None]:
     except AdviceError as error:
         raise UnreadableImageError(f"cannot read {path}: {error}") from error
     except _DECODER_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnreadableImageError(
-            f"cannot read {path}: {reason} (damaged, or not what its extension says; replace it or leave it out)"
+            f"cannot read {path}: {reason_of(error)} (damaged, or not what its extension says; replace it or leave it out)"
         ) from error
 
 

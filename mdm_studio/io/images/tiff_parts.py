@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm_studio.io.images.ome_xml import OmeImage, OmeXml, parse_ome_xml, read_companion
-from mdm_studio.io.images.words import is_aside, parts
+from mdm_studio.io.images.words import is_aside, parts, reason_of
 from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ODD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 TIFF_SUFFIXES = (".tif", ".tiff")
 _NAMED = 5  # missing files that an error names
+_LONGEST = 120  # letters of a reason that a remark gives
 _UNCOMPRESSED = 1
 _DESCRIPTION = 270
 _MOST_TAGS = 4096  # of a page, as tifffile has it
@@ -144,8 +145,7 @@ def _imagej(tif: TiffFile) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    words = f"there is no {error}" if isinstance(error, KeyError) else str(error).strip()
-    return (words or type(error).__name__).splitlines()[0][:120]
+    return reason_of(error)[:_LONGEST]
 
 
 def ome_of_file(path: Path, own_name: str) -> OmeXml:
