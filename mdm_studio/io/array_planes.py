@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mdm_studio.arrays import Pixels, stride_for_sample
 from mdm_studio.errors import ChannelsError, InputError
-from mdm_studio.io.images import BasePlane, Plane, decoding
+from mdm_studio.io.images import BasePlane, Plane, decoding, image_signature
 
 IN_MEMORY_BYTES = 1 << 30
 """Planes of NumPy arrays up to this size are known by all their pixels, which takes a second for the largest."""
@@ -351,13 +351,13 @@ def usual_channels(available: int) -> tuple[int, ...]:
 
 
 def _facts(source: Path | None) -> str | None:
-    """Size and time of a file, or of all files of a folder (a zarr's own time does not change with its chunks)."""
+    """Size and time of a file (image), or of all files of a folder: a zarr's own time does not change with its chunks."""
     if source is None:
         return None
     try:
         if not source.is_dir():
-            facts = source.stat()
-            return f"file {facts.st_size} {facts.st_mtime_ns}"
+            known = image_signature(source)
+            return None if known is None else f"file {known[0]} {known[1]}"
         files = size = newest = 0
         for folder, _, names in os.walk(source):
             for file in names:

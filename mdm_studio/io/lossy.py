@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mdm_studio.io.file_signature import state_of
+from mdm_studio.io.quiet import quiet
 
 _JPEG_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # start-of-frame markers of lossless JPEG
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -41,7 +42,7 @@ def lossy_format(path: Path) -> str:
 
 @lru_cache(maxsize=64)  # a stack is asked for plane by plane
 def _looked_up(path: Path, state: tuple[int, ...] | None) -> str:
-    with contextlib.suppress(OSError, ValueError, struct.error):
+    with quiet(), contextlib.suppress(OSError, ValueError, struct.error):
         if path.is_dir():
             return _of_zarr(path)
         if not path.is_file():

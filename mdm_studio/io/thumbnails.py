@@ -17,7 +17,7 @@ from mdm_studio.errors import OutputError
 from mdm_studio.io.array_planes import usual_channels
 from mdm_studio.io.atomic import make_folder, replacing
 from mdm_studio.io.image_levels import level_for
-from mdm_studio.io.images import decoding, open_image
+from mdm_studio.io.images import decoding, image_signature, open_image
 
 FOLDER = "thumbnails"
 """Name of their folder in the cache folder."""
@@ -67,8 +67,9 @@ def _keep(path: Path, picture: NDArray[np.uint8]) -> None:
 
 def _file(path: Path, size: int) -> str:
     with decoding(path):
-        facts = os.stat(path)
-    known = f"{_VERSION} {size} {os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns}"
+        os.stat(path)
+    length, time = image_signature(path) or (0, 0)
+    known = f"{_VERSION} {size} {os.path.abspath(path)} {length} {time}"
     digest = hashlib.blake2b(known.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return f"{digest[:2]}/{digest}.png"
 

@@ -20,8 +20,8 @@ from mdm_studio.engine.smoothing import predict_plane
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.feature_cache import FeatureCache
-from mdm_studio.io.file_signature import Signature, signature, state_of
-from mdm_studio.io.images import ImageFile, image_name, open_image
+from mdm_studio.io.file_signature import Signature, signature
+from mdm_studio.io.images import ImageFile, image_name, image_state, open_image
 from mdm_studio.io.mask_spec import MaskWriter
 from mdm_studio.io.masks import open_mask
 from mdm_studio.io.scratch import Scratch
@@ -71,7 +71,7 @@ def predict_file(
     begin = time.perf_counter()
     outputs = options.paths(image_name(path))
     for _ in range(_TRIES):
-        state = state_of(path)
+        state = image_state(path)
         try:
             for output in outputs.values():
                 make_folder(output.parent, within=options.out)
@@ -81,7 +81,7 @@ def predict_file(
         except _ChangedError:
             continue
         except MDMStudioError as error:
-            if state_of(path) != state and path.exists():  # half of the old and half of the new one was read
+            if image_state(path) != state and path.exists():  # half of the old and half of the new one was read
                 continue
             return FileResult(path, "failed", seconds=time.perf_counter() - begin, message=str(error))
         written = {kind: signature(output) or (0, 0) for kind, output in outputs.items()}
@@ -154,7 +154,7 @@ class _Work:
                 for step, note in self._plane(source, index, place, writers, scratch):
                     pixels = image.planes * image.height * image.width
                     yield TileProgress(image.path, index * steps + step, image.planes * steps, pixels, note)
-            if state_of(image.path) != self.state:  # before any output takes its name
+            if image_state(image.path) != self.state:  # before any output takes its name
                 raise _ChangedError
             for kind in self.options.tables:
                 write_table(self.outputs[kind], self._table())

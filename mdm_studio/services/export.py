@@ -174,6 +174,7 @@ class _Export:
     def events(self) -> Iterator[TileProgress | FileResult]:
         state: Literal["done", "stopped", "failed"] = "failed"
         message = ""
+        made = [folder for folder in _FOLDERS if not (self.request.options.out / folder).exists()]
         try:
             yield from self._images()
             state = "stopped" if len(self._settled()) < len(self.request.images) else "done"
@@ -188,6 +189,7 @@ class _Export:
             with contextlib.suppress(OutputError) if state == "failed" else contextlib.nullcontext():
                 self._check_folder()
                 sweep(self.request.options.out)
+                self._remove_empty(made)
                 self.report.write(self.record, state, message)
                 self.record.finish()
 
@@ -197,6 +199,12 @@ class _Export:
             self.lock.check()
         except ProjectError as error:
             raise OutputError(f"the folder of the masks has gone: {error}; export again where you want them") from error
+
+    def _remove_empty(self, folders: Sequence[str]) -> None:
+        """Remove folders that were made for images all of which failed."""
+        for folder in folders:
+            with contextlib.suppress(OSError):  # it holds something
+                (self.request.options.out / folder).rmdir()
 
     def _settled(self) -> list[FileResult]:
         return [result for result in self.report.results if result.state != "stopped"]
@@ -246,9 +254,11 @@ class _Export:
                 for key, entry in sorted(self.record.files.items())
                 if entry.recipe == self.wanted[kind] and key.startswith("tables/") and key.endswith(f".{kind}")
             ]
-            target = out / f"{MEASUREMENTS}.{kind}"
-            join_tables([path for path in tables if os.path.exists(path)], target)
-            self.record.done({kind: target}, self.wanted)
+            there = [path for path in tables if os.path.exists(path)]
+            if there:  # else what an earlier run measured stays, as its masks do
+                target = out / f"{MEASUREMENTS}.{kind}"
+                join_tables(there, target)
+                self.record.done({kind: target}, self.wanted)
 
 
 def _load(request: ExportRequest, digest: str) -> Classifier:

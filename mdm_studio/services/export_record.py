@@ -26,7 +26,7 @@ from typing import Any, Literal
 from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.file_signature import Signature, describing, signature
-from mdm_studio.io.images import image_name
+from mdm_studio.io.images import image_name, image_signature
 from mdm_studio.io.masks import has_whole
 from mdm_studio.io.tables import is_whole_table
 from mdm_studio.services.export_request import PredictOptions
@@ -104,7 +104,7 @@ class Record:
         outputs, wanted : mapping
             File and recipe of each kind of output.
         """
-        source = signature(image)
+        source = image_signature(image)
         states = {}
         for kind, path in outputs.items():
             entry = self.files.get(self._key(path))

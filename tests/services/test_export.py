@@ -289,6 +289,24 @@ def test_a_stack_has_objects_and_rows_of_each_plane(export_set, tmp_path):
     assert float(rows[0]["area_micrometer2"]) == pytest.approx(float(rows[0]["area"]))
 
 
+def test_where_every_image_fails_the_report_alone_is_left(export_set, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 20, 30), np.uint8))  # PNG holds none, which is known late
+    out, images = tmp_path / "m", [tmp_path / "a.png", tmp_path / "stack.tif"]
+    (out / "probabilities").mkdir(parents=True)
+    assert set(states(request(export_set, out, images=images, **EVERYTHING)).values()) == {"failed"}
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "probabilities"]  # which was there
+
+
+def test_a_table_of_earlier_images_stays_where_all_new_ones_fail(export_set, tmp_path):
+    wanted = {"objects": ObjectOptions(), "tables": ("csv", "parquet")}
+    states(request(export_set, tmp_path / "m", images=export_set.images[:1], **wanted))
+    before = (tmp_path / "m" / "measurements.csv").read_bytes()
+    (tmp_path / "a.png").write_bytes(b"no image")
+    states(request(export_set, tmp_path / "m", images=[tmp_path / "a.png"], smooth=0, **wanted))
+    assert (tmp_path / "m" / "measurements.csv").read_bytes() == before
+
+
 def test_a_request_survives_json(export_set, tmp_path):
     wanted = request(export_set, tmp_path, **EVERYTHING).resolved()
     again = ExportRequest.from_json(json.loads(json.dumps(wanted.to_json() | {"name": "x", "created": 1.0})))
@@ -429,6 +447,27 @@ def test_a_zarr_whose_chunks_change_is_predicted_again(export_set, tmp_path):
     assert states(wanted) == {"a.zarr": "skipped"}
     array[:50, :50] = 255 - pixels[:50, :50]
     assert states(wanted) == {"a.zarr": "done"}
+
+
+def test_an_image_of_which_another_file_changed_is_predicted_again(export_set, tmp_path):
+    names, folder = ("a.ome.tif", "b.ome.tif"), tmp_path / "images"
+    folder.mkdir()
+    data = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{z}</UUID></TiffData>'
+        for z, name in enumerate(names)
+    )
+    pixels = 'DimensionOrder="XYZCT" Type="uint8" SizeX="64" SizeY="48" SizeZ="2" SizeC="1" SizeT="1"'
+    image = f'<Image ID="Image:0"><Pixels ID="Pixels:0" {pixels}>{data}</Pixels></Image>'
+    xml = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{}">{}</OME>'
+    noise = np.random.default_rng(0).integers(0, 255, (3, 48, 64), np.uint8)
+    for z, name in enumerate(names):
+        tifffile.imwrite(folder / name, noise[z], description=xml.format(z, image), metadata=None)
+    wanted = request(export_set, tmp_path / "m", images=[folder / names[0]], format="tiff")
+    assert [states(wanted)[names[0]] for _ in range(2)] == ["done", "skipped"]
+    tifffile.imwrite(folder / names[1], noise[2], description=xml.format(1, image), metadata=None)
+    assert [states(wanted)[names[0]] for _ in range(2)] == ["done", "skipped"]
+    (folder / names[1]).unlink()
+    assert states(wanted)[names[0]] == "failed"
 
 
 def test_zarr_masks_of_earlier_runs_are_still_ours(export_set, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mdm_studio.io.images.finding import check_unique_names, find_images
 from mdm_studio.io.images.formats import EXTENSIONS, image_name
 from mdm_studio.io.images.image_file import ImageFile, decoding, open_image
+from mdm_studio.io.images.image_state import image_signature, image_state
 from mdm_studio.io.images.planes import ArrayPlane, BasePlane, Plane
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "decoding",
     "find_images",
     "image_name",
+    "image_signature",
+    "image_state",
     "open_image",
 ]

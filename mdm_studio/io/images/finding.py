@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mdm_studio.errors import InputError, NoImagesError
 from mdm_studio.io.images.formats import LISTED, OPENERS, image_name
-from mdm_studio.io.images.tiff_parts import first_of_parts
+from mdm_studio.io.images.tiff_parts import TIFF_SUFFIXES, first_of_parts
 from mdm_studio.io.images.zarr_groups import SUFFIX, holds_images, images_in, is_zarr, zarr_root
 from mdm_studio.io.paths import user_path
 from mdm_studio.io.remarks import tell
@@ -170,7 +170,7 @@ def _in_zarr(path: Path) -> list[Path]:
 
 def _whole(path: Path) -> Path:
     """The first file of the image that a file is a part of."""
-    return first_of_parts(path) if path.suffix.lower() in (".tif", ".tiff") else path
+    return first_of_parts(path) if path.suffix.lower() in TIFF_SUFFIXES else path
 
 
 # ---- the disk ----------------------------------------------------------------------------------------------------------

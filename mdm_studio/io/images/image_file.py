@@ -18,10 +18,13 @@ import numpy as np
 
 from mdm_studio.arrays import Pixels
 from mdm_studio.errors import ChannelsError, InputError, UnreadableImageError
-from mdm_studio.io.file_signature import State, state_of
+from mdm_studio.io.file_signature import State
 from mdm_studio.io.images.formats import LISTED, image_name, opener_of
+from mdm_studio.io.images.image_state import image_state
 from mdm_studio.io.images.planes import BasePlane, Plane
 from mdm_studio.io.images.source import AdviceError, Source
+from mdm_studio.io.images.words import reason_of
+from mdm_studio.io.quiet import quiet
 from mdm_studio.io.remarks import remarks, tell
 
 # What decoders raise on damaged files. Errors of zarr, tifffile and imagecodecs are subclasses of ValueError, OSError,
@@ -50,7 +53,7 @@ class _FilePlane(BasePlane):
 
     def changed(self) -> bool:
         """See `Plane`."""
-        return state_of(self._path) != self._state
+        return image_state(self._path) != self._state
 
 
 class ImageFile:
@@ -147,7 +150,7 @@ def open_image(path: str | Path, channels: tuple[int, ...] | None = None, *, val
     opener = opener_of(path)
     if opener is None:
         raise UnreadableImageError(f"{path} is not an image that can be read: the extensions read are {LISTED}")
-    state = state_of(path)  # before it is opened
+    state = image_state(path)  # before it is opened
     with decoding(path):
         _check_file(path)
         source = opener(path, values=values)
@@ -193,9 +196,10 @@ def _check_pixels(source: Source) -> None:
 
 @contextlib.contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises in the ``with`` block into an `UnreadableImageError` that names the file."""
+    """Turn whatever a decoder raises in the ``with`` block into an `UnreadableImageError` that names the file; see `quiet`."""
     try:
-        yield
+        with quiet():
+            yield
     except FileNotFoundError as error:
         raise UnreadableImageError(f"cannot read {path}: {_missing(path, error)}; check the name and the drive") from error
     except MemoryError as error:
@@ -206,9 +210,8 @@ def decoding(path: Path) -> Iterator[None]:
     except AdviceError as error:
         raise UnreadableImageError(f"cannot read {path}: {error}") from error
     except _DECODER_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnreadableImageError(
-            f"cannot read {path}: {reason} (damaged, or not what its extension says; replace it or leave it out)"
+            f"cannot read {path}: {reason_of(error)} (damaged, or not what its extension says; replace it or leave it out)"
         ) from error
 
 

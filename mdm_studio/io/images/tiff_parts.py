@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm_studio.io.images.ome_xml import OmeImage, OmeXml, parse_ome_xml, read_companion
-from mdm_studio.io.images.words import is_aside, parts
+from mdm_studio.io.images.words import is_aside, parts, reason_of
+from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 _ODD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+TIFF_SUFFIXES = (".tif", ".tiff")
 _NAMED = 5  # missing files that an error names
+_LONGEST = 120  # letters of a reason that a remark gives
 _UNCOMPRESSED = 1
 _DESCRIPTION = 270
 _MOST_TAGS = 4096  # of a page, as tifffile has it
@@ -114,7 +117,7 @@ def _open_whole(path: Path, master: str) -> tuple[TiffFile, OmeXml]:
     place = path.parent / master
     if not place.is_file():
         raise FileNotFoundError(master)
-    if place.suffix.lower() not in (".tif", ".tiff"):
+    if place.suffix.lower() not in TIFF_SUFFIXES:
         text = read_companion(place)
         return tifffile.TiffFile(path, omexml=text), parse_ome_xml(text, path.name)
     tif = tifffile.TiffFile(place)
@@ -142,24 +145,30 @@ def _imagej(tif: TiffFile) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    words = f"there is no {error}" if isinstance(error, KeyError) else str(error).strip()
-    return (words or type(error).__name__).splitlines()[0][:120]
+    return reason_of(error)[:_LONGEST]
+
+
+def ome_of_file(path: Path, own_name: str) -> OmeXml:
+    """OME-XML of a TIFF or of a companion, as the file `own_name` reads it; empty where there is none."""
+    import tifffile
+
+    try:
+        if path.suffix.lower() not in TIFF_SUFFIXES:
+            return parse_ome_xml(read_companion(path), own_name)
+        with quiet(), tifffile.TiffFile(path) as tif:
+            return _ome(tif, own_name)[0]
+    except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
+        return OmeXml()
 
 
 def first_of_parts(path: Path) -> Path:
     """The first file, of those that are there, of the image that `path` is a part of; itself if it is no part, or damaged."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tif:
-            ome, _ = _ome(tif, path.name)
-        place = path.parent / ome.master
-        if ome.master and place.is_file():
-            if place.suffix.lower() in (".tif", ".tiff"):
-                return place
-            ome = parse_ome_xml(read_companion(place), path.name)
-    except (OSError, tifffile.TiffFileError, struct.error, *_ODD):
-        return path
+    ome = ome_of_file(path, path.name)
+    place = path.parent / ome.master
+    if ome.master and place.is_file():
+        if place.suffix.lower() in TIFF_SUFFIXES:
+            return place
+        ome = ome_of_file(place, path.name)
     first = path
     for image in ome.images:
         there = [path if file in ("", path.name) else path.parent / file for file in image.files]

@@ -9,10 +9,25 @@ _NAMED = 6
 # What is kept beside the image of a slide, by the names that scanners and converters give it
 _ASIDE = re.compile(r"(thumb(nail)?|label|macro|overview|preview|map)([ _-]?(image|img|picture|scan))?([ _-]?\d+)?", re.I)
 
+_ADDRESS = re.compile(r"[\s:]*<[^<>]* at 0x[0-9a-fA-F]+>")
+
 
 def is_aside(name: str) -> bool:
     """Whether an image of this name is kept beside the image of a slide: a thumbnail, its label, an overview."""
     return _ASIDE.fullmatch(name.strip()) is not None
+
+
+def reason_of(error: BaseException) -> str:
+    r"""First line of an error of a library, without addresses of its objects, or else the name of the error.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("malformed node: <ast.Name object at 0x7fa690eb9000>\\nin line 1"))
+    'malformed node'
+    """
+    words = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    lines = _ADDRESS.sub("", words).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def parts(noun: str, numbers: Iterable[int], total: int, names: Sequence[str] = ()) -> str:

@@ -579,3 +579,11 @@ def test_images_whose_results_would_collide_are_named() -> None:
 def test_a_missing_file_is_an_expected_failure(tmp_path: Path, use: Callable[[Path], object]) -> None:
     with pytest.raises(MDMStudioError, match=r"gone\.png"):
         use(tmp_path / "gone.png")
+
+
+def test_reasons_are_words_without_addresses(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': x, 'shape': (8, 9), }".ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + b"d" * 72)
+    with pytest.raises(UnreadableImageError, match="malformed") as error:
+        open_image(tmp_path / "a.npy")
+    assert " at 0x" not in str(error.value)
