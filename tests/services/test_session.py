@@ -272,7 +272,6 @@ def test_a_class_removed_while_an_undo_is_under_way_stays_away(make):
     assert user.session.undo_class_change() is not None
     user.session.remove_class(1)  # its strokes are still there when those of the merge come back
     user.until(lambda: 2 in user.session.painted and 1 not in user.session.painted)
-    user.wait()
     assert [each.value for each in user.session.classes] == [2, 3]
     assert set(np.unique(labels)) == {0, 2}
 
