@@ -203,6 +203,8 @@ def main_image(tif: TiffFile, metadata: Metadata, path: Path) -> MainImage:
     own = {"", path.name}
     here = [s for s, ome in zip(tif.series, described, strict=True) if ome is None or own & set(ome.files)]
     here = here or list(tif.series)
+    if not all(map(_area, here)):  # a page that lost its size may be the very image
+        raise ValueError("the file is damaged: one of its pages has no height or no width")
     series = _main(here)
     ome = described[tif.series.index(series)]
     _check_description(tif)

@@ -279,6 +279,19 @@ def test_pages_that_lead_round_in_a_circle_are_refused(tmp_path, back):
         open_image(files[0])
 
 
+@pytest.mark.parametrize("size", ["ImageLength", "ImageWidth"])
+def test_another_page_is_not_read_for_one_that_lost_its_size(tmp_path, size):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(3, 32, 40), bigtiff=True, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].tags[size].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 10] ^= 4  # the count of its values
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match="no height or no width"):
+        open_image(path)
+
+
 def test_planes_that_the_metadata_promise_are_not_made_up(tmp_path):
     words = ome_xml([("", 'SizeX="32" SizeY="32"', [None, None, None])])
     with pytest.raises(UnreadableImageError, match="2 of its 3 planes are missing"):
