@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mdm_studio.io.file_signature import state_of
+from mdm_studio.io.images.tiff_parts import check_chain
 from mdm_studio.io.quiet import quiet
 
 _JPEG_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # start-of-frame markers of lossless JPEG
@@ -102,6 +103,7 @@ def _of_tiff(path: Path) -> str:
 
     try:
         with tifffile.TiffFile(path) as tif:
+            check_chain(tif)  # pages that lead round in a circle would be gone through for ever
             found: dict[int, Any] = {}
             for each in tif.pages:
                 page: Any = each.keyframe
@@ -109,7 +111,7 @@ def _of_tiff(path: Path) -> str:
             for compression, page in found.items():
                 if name := _of_segment(int(compression), _first_segment(tif, page)):
                     return f"{name} inside a TIFF"
-    except (tifffile.TiffFileError, RuntimeError, LookupError, TypeError, AttributeError):
+    except (tifffile.TiffFileError, RuntimeError, EOFError, LookupError, TypeError, AttributeError):
         return ""  # damaged: whoever reads it says so
     return ""
 

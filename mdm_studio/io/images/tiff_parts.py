@@ -71,7 +71,7 @@ def open_tiff_file(path: Path) -> tuple[TiffFile, Metadata]:
             tif, ome = _open_whole(path, ome.master)
         imagej, odd = _imagej(tif)
         notes += odd
-        _check_chain(tif)
+        check_chain(tif)
         for name in {file for image in ome.images for file in image.files if file}:
             _check_part(tif, path.parent / name)
         if tif.is_ome and not ome.images:
@@ -98,7 +98,7 @@ def _check_part(tif: TiffFile, path: Path) -> None:
         raise ValueError(f"its part {path.name} is no file")
     try:
         with tifffile.TiffFile(path) as part:
-            _check_chain(part)
+            check_chain(part)
     except (OSError, EOFError, struct.error, *_ODD) as error:
         raise ValueError(f"its part {path.name}: {_reason(error)}") from error
 
@@ -203,6 +203,8 @@ def main_image(tif: TiffFile, metadata: Metadata, path: Path) -> MainImage:
     own = {"", path.name}
     here = [s for s, ome in zip(tif.series, described, strict=True) if ome is None or own & set(ome.files)]
     here = here or list(tif.series)
+    if not all(map(_area, here)):  # a page that lost its size may be the very image
+        raise ValueError("the file is damaged: one of its pages has no height or no width")
     series = _main(here)
     ome = described[tif.series.index(series)]
     _check_description(tif)
@@ -274,7 +276,7 @@ def _unused_pages(tif: TiffFile) -> str:
 # ---- whether all is there ----------------------------------------------------------------------------------------------
 
 
-def _check_chain(tif: TiffFile) -> None:
+def check_chain(tif: TiffFile) -> None:
     """Raise EOFError if a page points to a further one that is not there, ValueError if to one before it.
 
     tifffile stops at the first without a word, and goes round with the second for ever.

@@ -10,6 +10,7 @@ import tifffile
 
 from mdm_studio.errors import UnreadableImageError
 from mdm_studio.io.images import find_images, open_image
+from mdm_studio.io.lossy import lossy_format
 
 EVERYTHING = slice(None)
 ROOT = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
@@ -271,10 +272,24 @@ def test_pages_that_lead_round_in_a_circle_are_refused(tmp_path, back):
     path.write_bytes(content)
     with pytest.raises(UnreadableImageError, match="round in a circle"):
         open_image(path)
+    assert lossy_format(path) == ""  # nor does that look wait for its end
     files = write_parts(tmp_path / "parts", NAMES)
     files[2].write_bytes(content)
     with pytest.raises(UnreadableImageError, match=r"its part s_z2\.ome\.tif: .*round in a circle"):
         open_image(files[0])
+
+
+@pytest.mark.parametrize("size", ["ImageLength", "ImageWidth"])
+def test_another_page_is_not_read_for_one_that_lost_its_size(tmp_path, size):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(3, 32, 40), bigtiff=True, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].tags[size].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 10] ^= 4  # the count of its values
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match="no height or no width"):
+        open_image(path)
 
 
 def test_planes_that_the_metadata_promise_are_not_made_up(tmp_path):
