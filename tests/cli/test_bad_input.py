@@ -8,6 +8,7 @@ test_pretraining.py; scarce GPU memory in test_features.py; image formats one by
 """
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_images_without_a_finite_pixel_fail_by_name_and_values_for_no_data_are_n
     assert outcome.code == 1
     assert "2 of 4 images failed" in outcome.error
     for name in ("nan", "inf"):
-        assert f"failed: {name} has no finite pixel" in outcome.stderr
+        assert re.search(rf"failed: .*{name} has no finite pixel", outcome.stderr)
     assert "gap.npy: taken as no data: values beyond 1e+29 (22 % of the pixels)" in outcome.stderr
     assert sorted(path.name for path in (tmp_path / "m").glob("*.png")) == ["gap.png", "huge.png"]
     assert "taken as no data" in (tmp_path / "m" / "export.json").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +59,12 @@ def test_fit_features_and_evaluate_say_it(run, tiny_backbone, scenes, tmp_path):
     labels.mkdir()
     mask = blobs(60, 70)[1]
     Image.fromarray(mask).save(labels / "p.png", save_all=True, append_images=[Image.fromarray(3 - mask)])
+    shutil.copytree(labels, tmp_path / "predictions")
     out = tmp_path / "a.mdm"
     for command in (
         ("fit", scenes, labels, "--out", out, "--backbone", tiny_backbone, "--members", 1, "--no-cache"),
         ("features", scenes, "--backbone", tiny_backbone, "--cache", tmp_path / "cache"),
-        ("evaluate", labels, labels),
+        ("evaluate", tmp_path / "predictions", labels),
     ):
         outcome = run(*command, "--json")
         assert outcome.code == 0, outcome.error

@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -115,16 +117,28 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, told, monkeypatch):
     assert told == [("shut", "the folder cannot be looked through (Permission denied), and is passed over")]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_without_permission_is_one_line(tmp_path):
-    (tmp_path / "shut").mkdir()
-    (tmp_path / "shut").chmod(0)
-    try:
-        for item in (tmp_path / "shut", tmp_path / "shut" / "a.png"):
-            with pytest.raises(NoImagesError, match="cannot be looked through"):
-                find_images([item])
-    finally:
-        (tmp_path / "shut").chmod(stat.S_IRWXU)
+@pytest.fixture
+def nobody():
+    """A folder of somebody who is not root, whom every folder would let in."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if os.geteuid() == 0:
+            os.chmod(folder, 0o755)
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(os.getuid())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX systems")
+def test_a_folder_without_permission_is_one_line(nobody):
+    (nobody / "shut").mkdir()
+    (nobody / "shut").chmod(0)
+    for item in (nobody / "shut", nobody / "shut" / "a.png"):
+        with pytest.raises(NoImagesError, match="cannot be looked through"):
+            find_images([item])
+    (nobody / "shut").chmod(stat.S_IRWXU)
 
 
 def test_what_systems_leave_in_folders_is_no_image(tmp_path):
