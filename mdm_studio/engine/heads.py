@@ -756,7 +756,7 @@ class _Tally:
         )
         top = logits.amax(0)  # (h, w)
         best = torch.ge(logits, top, out=torch.empty_like(logits)).mul_(self._rank).amax(0)
-        label = (len(logits) - best).long()[None]
+        label = (len(logits) - best.clamp_min_(1)).long()[None]  # the rank of no class: `prediction` refuses it
         self._votes[:, at[0], at[1]].scatter_add_(0, label, torch.ones_like(label, dtype=torch.int16))
         logits -= top
         exponents = logits.exp()
@@ -767,7 +767,15 @@ class _Tally:
 
     @torch.no_grad()
     def prediction(self) -> Prediction:
-        """The tally as arrays."""
+        """The tally as arrays.
+
+        Raises
+        ------
+        ClassifierError
+            If the members gave something that is no number, as weights do that are beyond all measure.
+        """
+        if not self._entropy.isfinite().all():
+            raise ClassifierError("the classifier gives no numbers for these features: its weights are damaged; fit it again")
         mixed = torch.special.entr(self._probabilities).sum(0)
         uncertainty = mixed if self._alone else (mixed - self._entropy / self._members).clamp_min_(0)
         # the most votes, the smallest class of equal ones, in one number: `argmax` takes ten times as long

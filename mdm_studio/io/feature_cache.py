@@ -37,6 +37,7 @@ from mdm_studio.errors import CacheError, OutputError
 from mdm_studio.io.atomic import make_folder, write_bytes, write_json
 from mdm_studio.io.json_files import read_json
 from mdm_studio.io.names import one_line
+from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:  # zarr is imported by whoever reads or writes first: a window that opens does not wait for it
     import zarr
@@ -379,7 +380,8 @@ class CacheEntry:
         import zarr
         from zarr.codecs import BytesCodec
 
-        array = zarr.open_array(self._folder / spec.name, mode=mode, config=_CONFIG)
+        with quiet():  # a damaged description makes zarr warn before it raises
+            array = zarr.open_array(self._folder / spec.name, mode=mode, config=_CONFIG)
         found = array.shape, array.chunks, array.dtype, array.filters, array.serializer
         if found != (*self._layout(spec), np.dtype(np.float16), (), BytesCodec()) or not np.isnan(array.fill_value):
             raise ValueError("the array is not one of these features")
@@ -433,7 +435,8 @@ def _decodes(array: Path, chunk: Path) -> bool:
 
     row, col = int(chunk.parent.name), int(chunk.name)
     try:
-        opened = zarr.open_array(array, mode="r")
+        with quiet():
+            opened = zarr.open_array(array, mode="r")
         height, width = opened.chunks[1:]
         np.asarray(opened[:, row * height : (row + 1) * height, col * width : (col + 1) * width])
     except _UNDECODABLE:

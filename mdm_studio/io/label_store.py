@@ -30,6 +30,7 @@ from mdm_studio.errors import FolderLostError, ProjectError
 from mdm_studio.io.atomic import make_folder, output_error, write_text
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.json_files import read_small_file
+from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
     import zarr
@@ -277,7 +278,8 @@ class StoredLabels:
         try:
             if not path.is_file():
                 raise ValueError("it is no regular file")  # a named pipe would be waited for for ever
-            array = zarr.open_array(FolderStore(self.folder / LEVEL, durable=True), mode="r+")
+            with quiet():  # a damaged description makes zarr warn before it raises
+                array = zarr.open_array(FolderStore(self.folder / LEVEL, durable=True), mode="r+")
         except _UNDECODABLE as error:
             self._note(path, f"is damaged ({' '.join(str(error).split())}) and was written anew")
             self._keep_damaged(path)

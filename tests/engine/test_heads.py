@@ -666,3 +666,13 @@ def test_noise_is_a_penalty_on_steep_functions():
             for e in (steep, gentle)
         ]
     assert 0 < slopes[1] < slopes[0]
+
+
+def test_weights_beyond_all_measure_are_an_error_and_no_class():
+    ensemble = PixelMLPEnsemble(4, 2, members=2, hidden=(4, 4))
+    with torch.no_grad():
+        ensemble.linear3.weight.fill_(torch.finfo(torch.float32).max)
+        ensemble.linear2.weight.fill_(1e30)
+        ensemble.linear1.weight.fill_(1e30)
+    with pytest.raises(ClassifierError, match="no numbers for these features"):
+        predict_points(ensemble.eval(), torch.ones(5, 4))
