@@ -195,3 +195,18 @@ def touched(before: dict[str, str], after: dict[str, str], allowed: tuple[str, .
             yield f"{'changed' if path in before and path in after else 'written' if path in after else 'removed'}: {path}"
         elif path in after and _UNFINISHED.search(os.path.basename(path)):
             yield f"left behind: {path}"
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Pass over what libraries in C print in the ``with`` block: the judge's own decoders, not the program."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -368,6 +368,7 @@ def _check_page(page: TiffPage | TiffFrame, keyframe: TiffPage) -> int:
     offsets, counts, size = page.dataoffsets, page.databytecounts, page.parent.filehandle.size
     if len(offsets) != len(counts) or len(offsets) < math.prod(keyframe.chunked):
         raise EOFError("the file is damaged: it does not say where all of its pixels are")
+    _check_packed(sum(counts), keyframe)
     if keyframe.is_contiguous:
         counts = (keyframe.nbytes,)
     end = max(offset + count for offset, count in zip(offsets, counts, strict=False))
@@ -377,3 +378,13 @@ def _check_page(page: TiffPage | TiffFrame, keyframe: TiffPage) -> int:
     if whole and not keyframe.is_tiled and all(counts) and sum(counts) < keyframe.nbytes:
         raise EOFError(f"the file is damaged: {keyframe.nbytes} bytes of pixels are wanted and {sum(counts)} are there")
     return sum(not (offset and count) for offset, count in zip(offsets, counts, strict=False))
+
+
+def _check_packed(stored: int, keyframe: TiffPage) -> None:
+    """Raise EOFError if a page of fewer than 8 bits a pixel holds bytes for whole ones: a tag that is lost says 1 bit."""
+    bits = keyframe.bitspersample
+    if bits >= 8 or keyframe.compression != _UNCOMPRESSED or keyframe.is_tiled:
+        return
+    row = math.ceil(keyframe.imagewidth * keyframe.samplesperpixel * bits / 8)
+    if stored >= 2 * row * keyframe.imagelength:
+        raise EOFError(f"the file is damaged: it says {bits} bits a pixel and holds {stored} bytes, more than twice as many")

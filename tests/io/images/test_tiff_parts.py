@@ -415,3 +415,24 @@ def test_transparency_that_tells_pixels_apart_is_named(tmp_path):
         write_pages(tmp_path / f"{name}.tif", array, photometric="rgb", extrasamples=["unassalpha"])
         pixels, left_out, _ = facts(tmp_path / f"{name}.tif")
         assert (pixels.shape, left_out) == ((1, 3, 16, 16), words)
+
+
+def test_a_page_that_lost_its_bits_a_pixel_is_damaged(tmp_path):
+    """Without the tag a page has one bit a pixel, and would be read as black and white."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(48 * 56, dtype=np.uint8).reshape(48, 56), photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        where = tif.pages[0].tags["BitsPerSample"].offset
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write((33026).to_bytes(2, "little"))
+    with pytest.raises(UnreadableImageError, match="1 bits a pixel and holds 2688 bytes"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("width", [7, 8, 56])
+def test_pages_of_single_bits_are_read(tmp_path, width):
+    bits = np.random.default_rng(0).random((9, width)) > 0.5
+    tifffile.imwrite(tmp_path / "a.tif", bits)
+    with open_image(tmp_path / "a.tif") as image:
+        assert np.array_equal(image.plane().read(slice(None), slice(None))[0] > 0, bits)
