@@ -6,6 +6,7 @@
       zarr.json            a group: axes, pixel size, names and colours of the classes, as OME-Zarr has them
       0/zarr.json          shape: stack + (H, W), uint8, chunks 1 x ... x 512 x 512, zstd with a checksum, fill 0
       0/c/3/0/7            painted chunk: plane 3, rows 0 to 511, columns 3584 to 4095
+    NAME.painted.json      which chunks there are: Zarr does not tell one that was lost from an empty one
 
 Zarr writes a chunk under a temporary name and renames it, and removes a chunk that is all 0, so that a killed program leaves
 whole chunks only. What OME-Zarr programs read, napari with its reader among them, opens the folder with its colours.
@@ -26,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_studio.errors import FolderLostError, ProjectError
+from mdm_studio.errors import FolderLostError, OutputError, ProjectError
 from mdm_studio.io.atomic import make_folder, output_error, write_text
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.json_files import read_small_file
+from mdm_studio.io.label_record import chunk_names, read_record, record_path, write_record
 from mdm_studio.io.quiet import quiet
 
 if TYPE_CHECKING:  # zarr is imported by whoever opens labels first: a window that opens does not wait for it
@@ -122,6 +124,8 @@ class StoredLabels:
             self._told = ""  # what is on disk, as far as is known
             if (folder / LEVEL).exists():
                 self._array = self._open()
+                with contextlib.suppress(OSError, OutputError):  # of strokes that are not in it yet; with the next one, then
+                    self._record(*chunk_names(folder, len(self.stack_shape) + 2))
             for partial in folder.rglob("*.partial"):  # a process was killed while it wrote
                 partial.unlink(missing_ok=True)
 
@@ -179,8 +183,13 @@ class StoredLabels:
                 place: _Place = (*index, y, x)
                 try:
                     self._check_there()
+                    painted = bool(part.any())
+                    if not painted:
+                        self._record(erased=self._name(index, y, x))
                     self._keep_damaged(self._chunk(index, y, x))
                     self._writable()[place] = np.ascontiguousarray(part)
+                    if painted:
+                        self._record(self._name(index, y, x))
                 except OSError as error:
                     raise output_error(self._chunk(index, y, x), error) from error
 
@@ -205,13 +214,18 @@ class StoredLabels:
 
     def painted_chunks(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
         """Position in the stack, rows and columns of every chunk on disk, in order; takes time for those only."""
-        chunks = self.folder / LEVEL / "c"
-        names = (path.relative_to(chunks).parts for path in chunks.glob("/".join("*" * (len(self.stack_shape) + 2))))
-        places = sorted(tuple(map(int, parts)) for parts in names if all(part.isdecimal() for part in parts))
+        names = chunk_names(self.folder, len(self.stack_shape) + 2)
+        places = sorted(tuple(map(int, name.split("/"))) for name in names)
         for *index, row, col in places:
             if all(i < n for i, n in zip(index, self.stack_shape, strict=True)):  # a stray file is no chunk
                 y, x = row * CHUNK, col * CHUNK
                 yield from ((tuple(index), *spans) for spans in chunks_touching(self.shape, slice(y, y + 1), slice(x, x + 1)))
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let nothing be written in the ``with`` block, so that a copy that is made in it is of one moment."""
+        with self._lock:
+            yield
 
     def _read_chunk(self, index: tuple[int, ...], y: slice, x: slice) -> NDArray[np.uint8] | None:
         path = self._chunk(index, y, x)
@@ -249,6 +263,20 @@ class StoredLabels:
         if self._array is not None and not (self.folder / LEVEL / _ZARR).exists():
             raise FolderLostError(f"the strokes {self.folder} were moved or removed while they were open")
 
+    def _record(self, *written: str, erased: str = "") -> None:
+        """Keep the record of the chunks; where there is none it begins with those that are there."""
+        path = record_path(self.folder)
+        try:
+            recorded = read_record(self.folder)
+        except (OSError, ValueError) as error:
+            self._note(path, f"is damaged ({error})")
+            self._keep_damaged(path)
+            recorded = None
+        known = chunk_names(self.folder, len(self.stack_shape) + 2) if recorded is None else recorded
+        now = known.union(written) - {erased}
+        if now != recorded and (known or now):
+            write_record(self.folder, now)
+
     def _write_about(self) -> None:
         if self._told != self._about:
             path = self.folder / _ZARR
@@ -260,7 +288,11 @@ class StoredLabels:
             self._told = self._about
 
     def _chunk(self, index: tuple[int, ...], y: slice, x: slice) -> Path:
-        return self.folder.joinpath(LEVEL, "c", *map(str, (*index, y.start // CHUNK, x.start // CHUNK)))
+        return self.folder.joinpath(LEVEL, "c", self._name(index, y, x))
+
+    @staticmethod
+    def _name(index: tuple[int, ...], y: slice, x: slice) -> str:
+        return "/".join(map(str, (*index, y.start // CHUNK, x.start // CHUNK)))
 
     def _check(self, index: tuple[int, ...]) -> None:
         if len(index) != len(self.stack_shape) or not all(0 <= i < n for i, n in zip(index, self.stack_shape, strict=True)):

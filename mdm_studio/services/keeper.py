@@ -20,6 +20,7 @@ from mdm_studio.config import user_data_dir
 from mdm_studio.errors import FolderLostError, MDMStudioError, ProjectError
 from mdm_studio.io.array_planes import ArrayImage, usual_channels
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.label_record import RECORD_SUFFIX
 from mdm_studio.io.label_store import SUFFIX
 from mdm_studio.services.autosave import Autosave, Region
 from mdm_studio.services.live_core import LiveImage, LiveSettings
@@ -79,6 +80,7 @@ class Keeper:
         self._changing = threading.RLock()  # of the state, and of which project it is
         self._keys: dict[str, str] = {}  # session's keys of images to the project's
         self._images: dict[str, LiveImage] = {}  # by the project's keys
+        self._named: set[str] = set()  # what was told of damage
 
     @property
     def folder(self) -> Path | None:
@@ -118,7 +120,7 @@ class Keeper:
         with self._changing:
             images = dict(self._state.images)
             for image, key in list(self._keys.items()):
-                painted = self._strokes.painted_in(image)
+                painted = _painted_in(image, key, self._strokes, self._state, self._project)
                 if key in images and images[key].painted != painted and self._strokes.knows(image):
                     images[key] = replace(images[key], painted=painted)
             return replace(self._state, images=images)
@@ -185,11 +187,11 @@ class Keeper:
         chunks = [
             (image.number(index), rows, cols, stored.read(index, rows, cols)) for index, rows, cols in stored.painted_chunks()
         ]
+        self.tell_damage()
         return restored, [(plane, Window(y.start, y.stop, x.start, x.stop), labels) for plane, y, x, labels in chunks]
 
     def _know(self, image: LiveImage) -> tuple[str, ImageFacts, Restored | None]:
         """The project's key of an image, what is known of it now, and what the project brought if it was opened just now."""
-        begun = self._project is not None
         restored = self.begin()
         facts, key = _facts(image), image.key
         if key not in self._state.images:
@@ -202,9 +204,14 @@ class Keeper:
         if known is not None:
             seen = {name: getattr(facts, name) for name in ("stack_shape", "shape", "dtype", "channels")}
             facts = replace(known, **seen, source=facts.source or known.source)
-        for warning in () if begun else self.project.warnings:
-            self._on_problem(warning)
         return key, facts, restored
+
+    def tell_damage(self) -> None:
+        """Tell, once each, what was found damaged in the project so far."""
+        for warning in self.project.warnings:
+            if warning not in self._named:
+                self._named.add(warning)
+                self._on_problem(warning)
 
     def opened_as(self, key: str) -> str:
         """The session's key of an image that is open; empty if it is not."""
@@ -227,7 +234,7 @@ class Keeper:
         key = self._keys.get(image)
         if key is not None and self._autosave is not None:
             if self._strokes.knows(image):
-                self.change_image(key, painted=self._strokes.painted_in(image))
+                self.change_image(key, painted=_painted_in(image, key, self._strokes, self._state, self._project))
             del self._keys[image]
             self._autosave.flush()
             self._images.pop(key, None)
@@ -312,7 +319,7 @@ class Keeper:
     def _saving(self, project: Project) -> Autosave:
         return Autosave(
             project,
-            self._read,
+            partial(_read_labels, self._images),
             on_problem=self._told,
             on_recovery=partial(self._told, ""),
             everything=lambda: _everything(dict(self._keys), dict(self._images), self._strokes, self.project),
@@ -339,10 +346,21 @@ class Keeper:
             self._project.close()
         self._autosave = self._project = None
 
-    def _read(self, key: str, index: tuple[int, ...], rows: slice, cols: slice) -> NDArray[np.uint8]:
-        image = self._images[key]
-        labels = image.read_labels(image.number(index), Window(rows.start, rows.stop, cols.start, cols.stop))
-        return labels.astype(np.uint8)
+
+def _read_labels(
+    images: Mapping[str, LiveImage], key: str, index: tuple[int, ...], rows: slice, cols: slice
+) -> NDArray[np.uint8]:
+    image = images[key]
+    labels = image.read_labels(image.number(index), Window(rows.start, rows.stop, cols.start, cols.stop))
+    return labels.astype(np.uint8)
+
+
+def _painted_in(image: str, key: str, strokes: StrokeIndex, state: ProjectState, project: Project | None) -> int:
+    """Painted pixels of an image; while strokes of it are missing, no fewer than there were: the loss is not forgotten."""
+    painted = strokes.painted_in(image)
+    if project is not None and key in state.images and project.lacks_strokes(key):
+        return max(painted, state.images[key].painted)
+    return painted
 
 
 def _choose_project(folder: Path | None, key: str) -> Project:
@@ -387,8 +405,8 @@ def _recovery_folders(key: str) -> list[Path]:
     """Recovery projects that hold strokes of an image, the newest first."""
     found = []
     projects = user_data_dir() / "projects"
-    for labels in (*projects.glob(f"*/labels/*-{key}{SUFFIX}"), *projects.glob(f"*/labels/{key}.zarr")):  # version 1
-        folder = labels.parent.parent
+    names = (f"*-{key}{RECORD_SUFFIX}", f"*-{key}{SUFFIX}", f"{key}.zarr")  # the last one of version 1
+    for folder in {labels.parent.parent for name in names for labels in projects.glob(f"*/labels/{name}")}:
         state = folder / "project.json"
         found.append(((state if state.exists() else folder).stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, reverse=True)]

@@ -5,6 +5,7 @@
     FOLDER/
       project.json                  version, classes, settings, images, ranking, view
       labels/NAME-KEY.ome.zarr/     strokes of the image KEY, an OME-Zarr label image; see `mdm_studio.io.label_store`
+      labels/NAME-KEY.painted.json  which files hold them; see `mdm_studio.io.label_record`
       classifier.mdm                the fitted classifier, once there is one
       finetuned.mdm                 the network that was fine-tuned last, whichever of the two is in classifier.mdm
       .lock                         while it is open
@@ -26,6 +27,7 @@ Labels are found by the key of their image, so that strokes outlive a lost ``pro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -50,6 +52,7 @@ from mdm_studio.io.atomic import UNFINISHED_SUFFIX, make_folder, output_error, r
 from mdm_studio.io.classifier_file import LabelClass
 from mdm_studio.io.folder_lock import LOCK_FILE, FolderLock
 from mdm_studio.io.json_files import MAX_JSON_BYTES, parse_json, read_json
+from mdm_studio.io.label_record import RECORD_SUFFIX, missing_strokes, recorded_folder
 from mdm_studio.io.label_store import LEVEL, SUFFIX, StoredLabels, label_image
 from mdm_studio.services.project_checks import check_project
 from mdm_studio.services.project_migrations import folder_name, migrate, move_labels
@@ -267,6 +270,7 @@ class Project:
         self._warnings: list[str] = []
         self._labels: dict[str, StoredLabels] = {}
         self._folders: dict[str, str] = {}  # names of the folders of labels on disk, by key
+        self._incomplete: frozenset[str] = frozenset()  # keys of images whose strokes were not all there
         self._saving = threading.RLock()  # of the state, of the list of labels, and of where it is
 
     @property
@@ -385,7 +389,9 @@ class Project:
                 self._lock.follow(folder)
             else:
                 _check_same(folder, self._texts, self._id)
-                self._hold(FolderLock(folder))
+                lock = FolderLock(folder)
+                self._lock.release()
+                self._lock = lock
             self.folder, self._seen = folder, None
             for key, labels in self._labels.items():
                 try:
@@ -393,18 +399,16 @@ class Project:
                 except ProjectError as error:
                     self._warnings.append(str(error))
 
-    def _hold(self, lock: FolderLock) -> None:
-        self._lock.release()
-        self._lock = lock
-
     def _take_again(self) -> bool:
         """Take the folder that has our name, if it holds what was written last."""
         if _digest_of(self.folder / _PROJECT) not in self._texts:
             return False
         try:
-            self._hold(FolderLock(self.folder))
+            lock = FolderLock(self.folder)
         except (ProjectError, OutputError) as error:
             raise FolderLostError(str(error)) from error
+        self._lock.release()
+        self._lock = lock
         return True
 
     def _check_text(self) -> None:
@@ -446,6 +450,14 @@ class Project:
         """Keys of the images of which there are labels on disk."""
         return tuple(key for key, name in self._folders.items() if any((self._place(name) / LEVEL / "c").glob("*/*")))
 
+    def lacks_strokes(self, key: str) -> bool:
+        """Whether some of the strokes of an image were lost, as the warnings tell, and are neither back nor painted anew."""
+        if key not in self._incomplete:
+            return False
+        facts = self.state.images.get(key)
+        name = self._folders.get(key, folder_name(facts.name if facts else "", key))
+        return bool(missing_strokes(self._place(name), facts.painted if facts else 0))
+
     def _place(self, labels: str) -> Path:
         return self.folder / _LABELS / labels
 
@@ -462,7 +474,7 @@ class Project:
     def copy_to(self, folder: str | Path) -> None:
         """Copy everything that is saved into a new folder ("Save project as"). This project stays open.
 
-        Flush the autosave before. Strokes that are saved meanwhile may be in the copy or not. Of a project whose folder is
+        Flush the autosave before. Strokes of open images that are to be saved meanwhile wait. Of a project whose folder is
         lost, the copy has the state alone.
 
         Raises
@@ -480,7 +492,10 @@ class Project:
         make_folder(folder.parent)
         left_out = shutil.ignore_patterns(LOCK_FILE, "*.partial", f"*{UNFINISHED_SUFFIX}", _PROJECT)
         source = self.place() or self.folder
-        with replacing(folder) as unfinished:
+        with contextlib.ExitStack() as stack:
+            for labels in tuple(self._labels.values()):
+                stack.enter_context(labels.resting())
+            unfinished = stack.enter_context(replacing(folder))
             if source.is_dir() and self._lock.holds(source):
                 shutil.copytree(source, unfinished, ignore=left_out, copy_function=_copy_if_there)
             else:
@@ -528,8 +543,12 @@ class Project:
         move_labels(self.folder / _LABELS, {key: facts.name for key, facts in self.state.images.items()})
         if self._texts:
             self._renew(path, version)
-        for folder in (self.folder / _LABELS).glob(f"*{SUFFIX}"):
-            self._folders[folder.name.removesuffix(SUFFIX).rpartition("-")[2]] = folder.name
+        labels = self.folder / _LABELS
+        names = [folder.name for folder in labels.glob(f"*{SUFFIX}")]
+        names = [*map(recorded_folder, labels.glob(f"*{RECORD_SUFFIX}")), *names]  # of the same image, one that is there
+        self._folders |= {name.removesuffix(SUFFIX).rpartition("-")[2]: name for name in names}
+        self._incomplete, warnings = _look_for_strokes(labels, self._folders, self.state.images)
+        self._warnings += warnings
 
     def _renew(self, path: Path, version: int) -> None:
         """Write a project of an earlier version as one of this; what it was is kept until that is done."""
@@ -548,6 +567,22 @@ class Project:
         except OSError as refused:
             raise output_error(path, refused) from refused
         return free.name
+
+
+def _look_for_strokes(
+    labels: Path, folders: Mapping[str, str], images: Mapping[str, ImageFacts]
+) -> tuple[frozenset[str], list[str]]:
+    """Keys of the images whose strokes are not all there, and that in words."""
+    found = {}
+    for key, facts in images.items():
+        if key in folders or facts.painted:  # of others there was never a stroke
+            words = missing_strokes(labels / folders.get(key, folder_name(facts.name, key)), facts.painted)
+            if words:
+                found[key] = f"the strokes of {facts.name}: {words}"
+    warnings = list(found.values())[:_NAMED]
+    if len(found) > _NAMED:
+        warnings.append(f"the strokes of {len(found) - _NAMED} more images are not all there")
+    return frozenset(found), warnings
 
 
 def image_key(facts: ImageFacts, sample: Pixels) -> str:

@@ -245,8 +245,7 @@ class Workspace:
 
     def open(self) -> None:
         """Take the labelled images into the session, in the background; returns at once."""
-        for warning in self._keeper.project.warnings:
-            self.session.failed.emit(warning)
+        self._keeper.tell_damage()
         self._clerk.do(self._take_in)
 
     def load(self, image_id: str) -> LoadedImage:

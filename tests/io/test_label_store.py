@@ -13,6 +13,7 @@ from zarr.storage import _local
 
 from mdm_studio.errors import FolderLostError, OutputError, ProjectError
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.label_record import missing_strokes, read_record, record_path
 from mdm_studio.io.label_store import CHUNK, StoredLabels, chunks_touching, label_image
 from mdm_studio.io.zarr_store import FolderStore
 
@@ -256,3 +257,64 @@ def test_napari_shows_the_classes_in_their_colours(tmp_path, capsys):
     assert options["properties"]["class"] == ["ground", "Zellkern"]
     assert (options["scale"], options["axis_labels"]) == ([1, 0.5, 0.25], ("z", "y", "x"))
     capsys.readouterr()
+
+
+def test_the_record_lists_the_chunks_that_hold_strokes(tmp_path):
+    folder = tmp_path / "a.ome.zarr"
+    store = StoredLabels(folder, (2,), (600, 700))
+    paint(store, (1,), slice(0, 600), slice(0, 600), 5)
+    paint(store, (1,), slice(0, 512), slice(0, 512), 0)
+    assert read_record(folder) == {"1/0/1", "1/1/0", "1/1/1"}
+    (folder / "0" / "c" / "1" / "0" / "1").unlink()
+    assert "1 of 3 files are not there" in missing_strokes(folder, 77)
+    paint(StoredLabels(folder, (2,), (600, 700)), (0,), slice(0, 9), slice(0, 9), 1)  # elsewhere: it is missing all the same
+    assert "1 of 4 files are not there" in missing_strokes(folder, 77)
+    paint(store, (1,), slice(0, 9), slice(600, 609), 1)  # anew
+    assert missing_strokes(folder, 77) == ""
+    paint(store, (1,), slice(0, 600), slice(0, 700), 0)
+    paint(store, (0,), slice(0, 600), slice(0, 700), 0)
+    assert (read_record(folder), missing_strokes(folder, 77)) == (frozenset(), "")  # erased, whatever the project counted
+
+
+def test_strokes_of_an_earlier_version_are_recorded_when_they_are_opened(tmp_path):
+    folder = tmp_path / "a.ome.zarr"
+    paint(StoredLabels(folder, (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    record_path(folder).unlink()
+    StoredLabels(folder, (), (100, 100))
+    assert read_record(folder) == {"0/0"}
+    record_path(folder).unlink()
+    paint(StoredLabels(folder, (), (100, 100)), (), slice(0, 5), slice(0, 5), 0)
+    assert (read_record(folder), missing_strokes(folder, 25)) == (frozenset(), "")
+
+
+@pytest.mark.parametrize("value", [1, 0])
+def test_a_program_that_is_killed_between_chunk_and_record_leaves_no_listed_chunk_that_is_missing(tmp_path, monkeypatch, value):
+    from mdm_studio.io import label_store
+
+    folder = tmp_path / "a.ome.zarr"
+    store = StoredLabels(folder, (), (100, 100))
+    if not value:
+        paint(store, (), slice(0, 5), slice(0, 5), 1)
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(label_store, "write_record", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        paint(store, (), slice(0, 5), slice(0, 5), value)
+    monkeypatch.undo()
+    assert files(folder) == ["c/0/0"]
+    assert missing_strokes(folder, 25) == ""
+    StoredLabels(folder, (), (100, 100))
+    assert read_record(folder) == {"0/0"}
+
+
+def test_a_damaged_record_is_kept_and_made_anew(tmp_path):
+    folder = tmp_path / "a.ome.zarr"
+    paint(StoredLabels(folder, (), (100, 100)), (), slice(0, 5), slice(0, 5), 1)
+    record_path(folder).write_text('{"chunks": ["../../x"]}')
+    assert "a.painted.json is damaged" in missing_strokes(folder, 25)
+    store = StoredLabels(folder, (), (100, 100))
+    assert len(store.damaged) == 1
+    assert read_record(folder) == {"0/0"}
+    assert (tmp_path / "a.painted.json.damaged").read_text() == '{"chunks": ["../../x"]}'

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from mdm_studio.config import user_data_dir
 from mdm_studio.errors import OutputError, ProjectError
 from mdm_studio.io.classifier_file import LabelClass
+from mdm_studio.io.label_record import record_path
 from mdm_studio.services.project import ImageFacts, Project, ProjectState, image_key
 
 ALL = slice(None)
@@ -301,3 +304,61 @@ def test_a_key_tells_images_apart_and_lasts():
 def test_no_torch_is_loaded():
     code = "import sys, mdm_studio.services.autosave; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def painted_project(folder):
+    """Strokes of one image in four files; where they are."""
+    with Project.open(folder) as project:
+        project.open_labels("ab12", FACTS).write((1,), ALL, ALL, np.ones((600, 700), np.uint8))
+        project.save_state(ProjectState(images={"ab12": replace(FACTS, painted=420_000), "cd34": FACTS}))
+    return folder / "labels" / "cells-ab12.ome.zarr"
+
+
+LOSSES = {
+    "a chunk": (lambda strokes: (strokes / "0" / "c" / "1" / "1" / "0").unlink(), "1 of 4 files are not there"),
+    "an empty chunk": (lambda strokes: (strokes / "0" / "c" / "1" / "1" / "0").write_bytes(b""), "1 of 4 files are not there"),
+    "a plane": (lambda strokes: shutil.rmtree(strokes / "0" / "c" / "1"), "none are there"),
+    "an image": (shutil.rmtree, "none are there"),
+    "all": (lambda strokes: shutil.rmtree(strokes.parent), "none are there"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_strokes_whose_files_were_removed_are_named_until_they_are_back(tmp_path, loss):
+    strokes = painted_project(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    lose, words = LOSSES[loss]
+    lose(strokes)
+    for _ in range(2):
+        with Project.open(tmp_path / "a") as project:
+            (warning,) = project.warnings
+            assert warning.startswith(f"the strokes of cells: 420,000 pixels were painted and {words}: ")
+            assert "copy of the project" in warning
+            assert str(strokes) in warning
+            project.open_labels("ab12", FACTS)
+            assert (project.lacks_strokes("ab12"), project.lacks_strokes("cd34")) == (True, False)
+            project.save_state(project.state)
+    shutil.copytree(tmp_path / "copy" / "labels", strokes.parent, dirs_exist_ok=True)
+    with Project.open(tmp_path / "a") as project:
+        assert project.warnings == ()
+        assert project.open_labels("ab12", FACTS).read((1,), ALL, ALL).sum() == 420_000
+
+
+def test_strokes_that_the_user_erased_or_that_were_never_saved_are_not_missed(tmp_path):
+    strokes = painted_project(tmp_path / "a")
+    with Project.open(tmp_path / "a") as project:  # killed before the count was saved
+        project.open_labels("ab12", FACTS).write((1,), ALL, ALL, np.zeros((600, 700), np.uint8))
+    with Project.open(tmp_path / "a") as project:
+        assert project.warnings == ()
+        project.save_state(ProjectState(images={"ab12": FACTS}))
+    record_path(strokes).unlink()  # of an earlier version
+    with Project.open(tmp_path / "a") as project:
+        assert project.warnings == ()
+
+
+def test_only_some_images_whose_strokes_are_missing_are_named(tmp_path):
+    with Project.open(tmp_path / "a") as project:
+        project.save_state(ProjectState(images={f"ab{n}": replace(FACTS, painted=1) for n in range(12)}))
+    with Project.open(tmp_path / "a") as project:
+        assert len(project.warnings) == 6
+        assert project.warnings[-1] == "the strokes of 7 more images are not all there"

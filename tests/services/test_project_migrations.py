@@ -58,7 +58,7 @@ def test_a_project_of_version_1_opens_with_its_strokes_classes_and_settings(tmp_
         assert labels.read(tuple(0 for _ in stack), ALL, ALL).sum() == 3 * 9 * 7
         assert project.warnings == ()
     assert names(tmp_path) == ["labels", "project.json"]
-    assert names(tmp_path / "labels") == ["cells_µm-ab12.ome.zarr"]
+    assert names(tmp_path / "labels") == ["cells_µm-ab12.ome.zarr", "cells_µm-ab12.painted.json"]
     stored = json.loads((tmp_path / "project.json").read_text())
     assert (stored["version"], stored["images"]["ab12"]["path"]) == (2, "cells.tif")
     array = zarr.open_group(tmp_path / "labels" / "cells_µm-ab12.ome.zarr", mode="r")["0"]
@@ -89,7 +89,7 @@ def test_strokes_of_version_1_outlive_a_lost_project_file(tmp_path):
     (tmp_path / "project.json").unlink()
     with Project.open(tmp_path) as project:
         assert project.open_labels("ab12", facts).read((), ALL, ALL).sum() == 3 * 9 * 7
-    assert names(tmp_path / "labels") == ["image-ab12.ome.zarr"]
+    assert names(tmp_path / "labels") == ["image-ab12.ome.zarr", "image-ab12.painted.json"]
 
 
 def test_a_recovery_project_of_version_1_brings_its_strokes_back(tiny_backbone):
@@ -110,4 +110,4 @@ def test_a_recovery_project_of_version_1_brings_its_strokes_back(tiny_backbone):
     assert labels.sum() == 3 * 9 * 7
     assert [each.name for each in session.classes] == ["Zellkern"]
     session.close()
-    assert names(folder / "labels") == [f"a-{key}.ome.zarr"]
+    assert names(folder / "labels") == [f"a-{key}.ome.zarr", f"a-{key}.painted.json"]

@@ -473,3 +473,40 @@ def test_hundreds_of_images_open_at_once_and_none_is_read(begin, tmp_path, image
 def test_no_torch_is_loaded():
     code = "import sys, mdm_studio.services.workspace; sys.exit('torch' in sys.modules or 'zarr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_strokes_whose_file_was_removed_are_told_and_the_count_is_kept(begin):
+    first = begin()
+    image = first.paint(0)
+    first.until(lambda: first.labelled()[0] == 3 * W)
+    first.workspace.close()
+    (chunk,) = (first.workspace.folder / "labels").glob(f"*-{image.id}.ome.zarr/0/c/*/*")
+    chunk.unlink()
+    second = begin()
+    assert len(second.said) == 1
+    assert f"the strokes of field 0: {3 * W} pixels were painted and none are there" in second.said[0]
+    second.show(0)
+    second.until(lambda: second.session.strokes.knows(image.id))
+    second.workspace.close()
+    assert len(second.said) == 1
+    third = begin()
+    assert third.said == second.said
+    assert third.labelled()[0] == 3 * W
+    painted = third.show(0)
+    painted.labels[37:38] = 1
+    third.session.labels_changed(image.id, (), slice(37, 38), slice(0, W))
+    third.until(lambda: third.labelled()[0] == W)  # painted anew
+    third.workspace.close()
+    assert begin().said == []
+
+
+def test_strokes_that_were_found_damaged_when_their_image_was_opened_are_told(begin):
+    first = begin()
+    image = first.paint(0)
+    first.until(lambda: first.labelled()[0] == 3 * W)
+    first.workspace.close()
+    (chunk,) = (first.workspace.folder / "labels").glob(f"*-{image.id}.ome.zarr/0/c/*/*")
+    chunk.write_bytes(b"damaged")
+    second = begin()
+    second.until(lambda: second.said)
+    assert str(chunk) in second.said[0]
