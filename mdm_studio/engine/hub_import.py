@@ -23,6 +23,7 @@ from mdm_studio.engine.backbones import BackboneCard, find_backbone, free_folder
 from mdm_studio.errors import BackboneError, CheckpointError, UsageError
 from mdm_studio.io.atomic import make_folder
 from mdm_studio.io.backbone_files import read_weights, write_backbone
+from mdm_studio.io.json_files import read_json
 from mdm_studio.nn.denoiser import Denoiser, DenoiserConfig
 from mdm_studio.nn.hub import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, HubConfig, build_model, probed, transformers_module
 
@@ -299,7 +300,7 @@ def _normalisation(folder: Path, channels: int) -> tuple[tuple[float, ...], tupl
     """Mean and deviation that the encoder's images were normalised with; those of ImageNet where nothing is said."""
     values: dict[str, Any] = {}
     try:
-        values = json.loads((folder / "preprocessor_config.json").read_text())
+        values = read_json(folder / "preprocessor_config.json", dict[str, Any])
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

@@ -13,7 +13,15 @@ from collections.abc import Iterator
 
 
 class _WhileDecoding:
-    """Stands in a filter of `warnings` for a pattern of module names, and matches any while somebody is at work."""
+    """Stands in a filter of `warnings` for a pattern of module names, and matches any while somebody is at work.
+
+    Attributes
+    ----------
+    pattern : str
+        For libraries that copy filters into their workers, as scikit-learn does: an expression that nothing matches.
+    """
+
+    pattern = r"(?!)"
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +20,7 @@ from psygnal import Signal
 from mdm_studio.errors import InputError, LabelsError, MDMStudioError, OutputError, UsageError
 from mdm_studio.io.atomic import write_json
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.json_files import read_json
 from mdm_studio.services.live_explore import stroke_points
 from mdm_studio.services.live_plan import PlaneKey, Tile
 from mdm_studio.services.session import Session
@@ -94,7 +94,7 @@ class CheckpointScore:
 def read_scores(folder: JobFolder) -> tuple[CheckpointScore, ...]:
     """Scores of the checkpoints of a job so far, by step; what is damaged is left out, it can be judged again."""
     try:
-        values = json.loads((folder.root / _FILE).read_text("utf-8"))
+        values = read_json(folder.root / _FILE, dict[str, Any])
         if values["version"] != _VERSION:
             return ()
         return tuple(sorted((CheckpointScore(**each) for each in values["scores"]), key=lambda score: score.step))

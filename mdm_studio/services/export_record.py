@@ -27,6 +27,7 @@ from mdm_studio.errors import OutputError
 from mdm_studio.io.atomic import output_error
 from mdm_studio.io.file_signature import Signature, describing, signature
 from mdm_studio.io.images import image_name, image_signature
+from mdm_studio.io.json_files import parse_json, read_json
 from mdm_studio.io.masks import has_whole
 from mdm_studio.io.tables import is_whole_table
 from mdm_studio.services.export_request import PredictOptions
@@ -36,6 +37,7 @@ JOURNAL = ".export.jsonl"
 Verdict = Literal["do", "keep", "refuse"]
 
 _VERSION = 1  # of what is written for the same settings
+_MOST_BYTES = 1 << 30  # of a report: about a kilobyte an image
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,7 @@ def is_whole(path: Path, *, decoded: bool = False) -> bool:
 
 def _read_report(path: Path) -> dict[str, FileEntry] | None:
     try:
-        facts = json.loads(path.read_text("utf-8"))
-        return _entries(facts["files"])
+        return _entries(read_json(path, dict[str, Any], max_bytes=_MOST_BYTES)["files"])
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -246,7 +247,7 @@ def _read_lines(path: Path) -> Sequence[dict[str, FileEntry]]:
     found = []
     for line in lines:
         try:
-            found.append(_entries(json.loads(line)))
+            found.append(_entries(parse_json(line, dict[str, Any])))
         except (ValueError, LookupError, TypeError, AttributeError):  # cut off by a power cut
             break
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 from mdm_studio.errors import MDMStudioError
 from mdm_studio.io.job_folder import JobFolder
+from mdm_studio.io.json_files import read_json
 from mdm_studio.services.estimates import as_duration
 from mdm_studio.services.export_form import ExportFacts, Judgement, counted, in_bytes
 from mdm_studio.services.jobs.states import JobView
@@ -126,7 +126,7 @@ def read_summary(view: JobView) -> Summary:
     except (MDMStudioError, KeyError, TypeError):
         return Summary(folder=view.result)
     try:
-        report = json.loads((folder / _REPORT).read_text("utf-8"))
+        report = read_json(folder / _REPORT, dict[str, Any])
         if view.living or datetime.fromisoformat(report["ended"]).timestamp() < int(view.created):
             return Summary(folder=folder)
         return summarise(report, folder)

@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from mdm_studio.io.atomic import replacing
+from mdm_studio.io.json_files import parse_json
 
 _CAPTIONS = "captions"  # of a sheet's rows, as JSON in the file itself
 _USUAL = ("image", "25 % hidden", "made of it", "50 % hidden", "made of it", "75 % hidden", "made of it")  # of older sheets
@@ -60,7 +61,7 @@ def read_sheet(path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         rgb = np.asarray(picture.convert("RGB"))
         text = getattr(picture, "text", {}).get(_CAPTIONS)
     try:
-        words = json.loads(text) if text else _USUAL
+        words = tuple(parse_json(text, list[Any])) if text else _USUAL
     except ValueError:
         words = _USUAL
     return rgb, tuple(str(each) for each in words)

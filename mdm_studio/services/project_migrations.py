@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm_studio.io.atomic import output_error, write_json, write_text
+from mdm_studio.io.json_files import read_json
 from mdm_studio.io.label_store import LEVEL, SUFFIX, label_image
 
 Facts = dict[str, Any]
@@ -80,7 +81,7 @@ def move_labels(labels: Path, names: Mapping[str, str]) -> None:
 def _with_axis_names(path: Path) -> int:
     """Name the axes of an array on disk, as OME-Zarr wants them; how many there are (2 if that cannot be read)."""
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-        array = json.loads(path.read_text("utf-8"))
+        array = read_json(path, dict[str, Any])
         axes = len(array["shape"])
         named = json.loads(label_image("", (), (1,) * (axes - 2)))["attributes"]["ome"]["multiscales"][0]["axes"]
         write_json(path, array | {"dimension_names": [axis["name"] for axis in named]})

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
 
 from mdm_studio.io.images import open_image
 from mdm_studio.io.quiet import quiet
@@ -54,6 +55,13 @@ def test_threads_of_the_decoders_are_quiet_and_others_are_heard_again():
         assert not heard
         warn()
         assert len(heard) == 1
+
+
+def test_libraries_that_copy_filters_into_their_workers_can():
+    with quiet():
+        pass
+    trees = RandomForestClassifier(2, random_state=0).fit(np.arange(8.0).reshape(4, 2), [0, 0, 1, 1])
+    assert trees.predict([[7.0, 8.0]]).tolist() == [1]
 
 
 def test_an_error_ends_the_silence():
