@@ -6,12 +6,18 @@ import os
 os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 
 import itertools
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# programs under test inherit signals that whoever started the tests has switched off, as nohup and a shell's & do
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
+    if signal.getsignal(getattr(signal, _name, signal.SIGINT)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _usual)
 
 _QT_STARTS = "from qtpy.QtWidgets import QApplication; QApplication([])"
 _HOME_NUMBER = itertools.count()
