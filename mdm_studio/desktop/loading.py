@@ -19,7 +19,12 @@ _DOCKS: Final = ("napari_mdm_studio._segment", "napari_mdm_studio._browser", "na
 def load_viewer() -> None:
     """Import napari, find its plugins and register its commands. Call it on a thread; no widget is made here."""
     for name in _VIEWER:
-        import_module(name)
+        try:
+            import_module(name)
+        except ImportError:
+            # PySide looks into each module that is imported, and pydantic, asked in the middle of its own import, may go
+            # round in a circle; what it has imported by then is there the second time
+            import_module(name)
     for module, verb in (
         ("napari.plugins", "_initialize_plugins"),
         ("napari._qt._qapp_model.qactions", "init_qactions"),
